@@ -1,1 +1,11 @@
-//! placeholder
+//! What flows between stages, as types: vocabularies, ids, tables, the profile and the manifest.
+//!
+//! This crate sees no file and no clock. It says what a row, a number of the profile and a manifest *are*;
+//! `rzero-io` moves them, the stages fill them. `schemas/` is generated from here.
+
+pub mod ids;
+pub mod manifest;
+pub mod profile;
+pub mod table;
+pub mod tables;
+pub mod vocab;

@@ -1,0 +1,385 @@
+//! The profile: every number and choice of a run, in one TOML file. Hyper-parameters live here and nowhere else.
+//!
+//! There are no defaults: every key stands in the file, unknown keys are errors, and `--set a.b.c=value` replaces one key before
+//! the file is read into these types, so an override is checked like the file itself. [`Profile::check`] refuses numbers without sense.
+
+use crate::vocab::{BleuTokens, DomainKind, LossNormalization, RewardVariant, StartFrom};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// Why a profile is not usable.
+#[derive(Debug, thiserror::Error)]
+pub enum ProfileError {
+    /// The text is not TOML, or a key is missing, unknown or of another type.
+    #[error("{0}")]
+    Toml(#[from] toml::de::Error),
+    /// An override that is not `key=value`, or whose key does not stand in the file.
+    #[error("override `{setting}` {problem}")]
+    Override {
+        /// The override as typed.
+        setting: String,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// A number outside its range.
+    #[error("`{key}` is {value}, expected {expected}")]
+    Range {
+        /// Dotted key.
+        key: &'static str,
+        /// Value found.
+        value: String,
+        /// What is allowed.
+        expected: &'static str,
+    },
+}
+
+/// A whole run's settings.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Profile {
+    /// Name of the profile.
+    pub name: String,
+    /// Seed of every random stream of the run.
+    pub seed: u64,
+    /// The base model.
+    pub model: ModelSettings,
+    /// What counts as a question and how answers are read.
+    pub domain: DomainSettings,
+    /// Generation engine, without influence on what is generated.
+    pub engine: EngineSettings,
+    /// Challenger phase.
+    pub challenger: ChallengerSettings,
+    /// Curriculum phase.
+    pub curriculum: CurriculumSettings,
+    /// Solver phase.
+    pub solver: SolverSettings,
+    /// Held-out evaluation.
+    pub eval: EvalSettings,
+}
+
+/// The base model.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ModelSettings {
+    /// Folder with config.json, tokenizer.json and model.safetensors, relative to the project's root.
+    pub path: String,
+}
+
+/// What counts as a question and how answers are read.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct DomainSettings {
+    /// Which rules questions obey.
+    pub kind: DomainKind,
+    /// Longest question, in characters.
+    pub max_question_chars: usize,
+    /// Least number of operators of a question (arithmetic only).
+    pub min_operators: u32,
+    /// Longest answer that is read, in characters.
+    pub max_answer_chars: usize,
+    /// Prompt template of the Challenger, relative to the project's root.
+    pub challenger_prompt: String,
+    /// Prompt template of the Solver.
+    pub solver_prompt: String,
+    /// Text with which a completion that works in steps begins; empty where there is no such sign.
+    pub worked_prefix: String,
+}
+
+/// Generation engine.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct EngineSettings {
+    /// Sequences that decode side by side on one thread.
+    pub batch_size: usize,
+    /// Rows of a work unit: shards are sets of whole units.
+    pub unit_rows: u64,
+}
+
+/// How tokens are drawn.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SamplingSettings {
+    /// Temperature; 0 is greedy.
+    pub temperature: f64,
+    /// Keep the k most probable tokens; 0 keeps all.
+    pub top_k: usize,
+    /// Keep the smallest set of tokens whose probabilities reach this; 1 keeps all.
+    pub top_p: f64,
+    /// Length limit of a completion, in tokens.
+    pub max_tokens: usize,
+}
+
+/// One GRPO optimiser.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct GrpoSettings {
+    /// Learning rate in iteration 1.
+    pub learning_rate: f64,
+    /// Factor on the learning rate from each iteration to the next.
+    pub learning_rate_decay: f64,
+    /// AdamW's first moment decay.
+    pub adam_beta1: f64,
+    /// AdamW's second moment decay.
+    pub adam_beta2: f64,
+    /// AdamW's denominator constant.
+    pub adam_epsilon: f64,
+    /// Decoupled weight decay on matrices.
+    pub weight_decay: f64,
+    /// Global gradient-norm clip.
+    pub max_gradient_norm: f64,
+    /// Weight of the k3 divergence from the reference.
+    pub kl_coef: f64,
+    /// The k3 estimate is clamped to this in magnitude; 0 leaves it free.
+    pub kl_clamp: f64,
+    /// Lower clip: ratios under 1 - clip_low give no gradient to a negative advantage.
+    pub clip_low: f64,
+    /// Upper clip.
+    pub clip_high: f64,
+    /// Dual clip for negative advantages.
+    pub clip_dual: f64,
+    /// How token losses are averaged.
+    pub loss_normalization: LossNormalization,
+    /// Whether truncated completions are left out of the loss.
+    pub mask_truncated: bool,
+    /// Rollouts of an optimiser update; the rollouts of a step are cut into updates of this size, 0 takes them all at once.
+    pub update_batch: usize,
+    /// Tokens of a micro-batch, padding included. Changes memory and speed, not results beyond rounding.
+    pub micro_batch_tokens: usize,
+    /// Decay of the exponential moving average of the weights over steps; 0 publishes the last step's weights.
+    pub weight_ema: f64,
+}
+
+/// Challenger phase.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ChallengerSettings {
+    /// GRPO steps an iteration; 0 leaves the Challenger untrained.
+    pub steps: u32,
+    /// Questions a step.
+    pub num_questions: u64,
+    /// Rollouts that form a group; 0 makes all questions of the step one group (they share one prompt).
+    pub group_size: u64,
+    /// Solver answers to each question.
+    pub num_samples: u32,
+    /// Where the Challenger starts each iteration from.
+    pub start_from: StartFrom,
+    /// How questions are drawn.
+    pub question_sampling: SamplingSettings,
+    /// How the frozen Solver's answers are drawn.
+    pub answer_sampling: SamplingSettings,
+    /// Reward formula.
+    pub reward: RewardVariant,
+    /// Weight of the repetition penalty; 0 switches it off.
+    pub repetition_weight: f64,
+    /// Clusters merge while the average of 1 - BLEU is below this.
+    pub cluster_threshold: f64,
+    /// What counts as a token for BLEU.
+    pub bleu_tokens: BleuTokens,
+    /// Its optimiser.
+    pub grpo: GrpoSettings,
+}
+
+/// One band of the curriculum filter.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct BandSettings {
+    /// First iteration the band holds for.
+    pub from_iteration: u32,
+    /// Least vote share kept.
+    pub low: f64,
+    /// Greatest vote share kept.
+    pub high: f64,
+}
+
+/// Curriculum phase.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct CurriculumSettings {
+    /// Candidate questions an iteration.
+    pub num_candidates: u64,
+    /// Answers to each.
+    pub num_samples: u32,
+    /// How candidates are drawn.
+    pub question_sampling: SamplingSettings,
+    /// How answers are drawn.
+    pub answer_sampling: SamplingSettings,
+    /// Version of the gates, recorded with every row.
+    pub gate_version: u32,
+    /// Bands by iteration; the last one whose `from_iteration` has come holds.
+    pub bands: Vec<BandSettings>,
+    /// Least margin kept.
+    pub min_margin: f64,
+    /// Whether repeated questions are dropped.
+    pub drop_duplicates: bool,
+}
+
+/// Solver phase.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SolverSettings {
+    /// GRPO steps an iteration.
+    pub steps: u32,
+    /// Questions a step.
+    pub num_questions: u64,
+    /// Rollouts a question.
+    pub group_size: u32,
+    /// Where the Solver starts each iteration from.
+    pub start_from: StartFrom,
+    /// How rollouts are drawn.
+    pub sampling: SamplingSettings,
+    /// Its optimiser.
+    pub grpo: GrpoSettings,
+}
+
+/// Held-out evaluation.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct EvalSettings {
+    /// Parquet file of problems, relative to the project's root.
+    pub items: String,
+    /// Problems used: the first ones of every level in equal parts; 0 takes all.
+    pub max_items: u64,
+    /// Sampled completions of each problem.
+    pub num_samples: u32,
+    /// How they are drawn; greedy decoding uses the same length limit.
+    pub sampling: SamplingSettings,
+    /// Whether the base model is also evaluated when made to work in steps.
+    pub base_worked: bool,
+    /// Bootstrap resamples of an interval.
+    pub bootstrap_resamples: u32,
+}
+
+impl Profile {
+    /// Reads a profile, applying overrides of the form `solver.grpo.kl_coef=0` first.
+    ///
+    /// # Errors
+    /// When the text is no profile, an override names a key that is not there, or a number is out of range.
+    pub fn from_toml(text: &str, overrides: &[String]) -> Result<Self, ProfileError> {
+        // The file itself is read first, so that an error in it shows its own line.
+        let mut profile: Self = toml::from_str(text)?;
+        if !overrides.is_empty() {
+            let mut table: toml::Table = text.parse()?;
+            for setting in overrides {
+                apply_override(&mut table, setting)?;
+            }
+            profile = table.try_into()?;
+        }
+        profile.check()?;
+        Ok(profile)
+    }
+
+    /// blake3 of the profile's canonical JSON, hexadecimal: what makes two runs the same experiment.
+    #[must_use]
+    pub fn digest(&self) -> String {
+        let json = serde_json::to_vec(self).expect("a profile holds only numbers, words and lists");
+        blake3::hash(&json).to_hex().to_string()
+    }
+
+    /// The band that holds in an iteration.
+    #[must_use]
+    pub fn band(&self, iteration: u32) -> &BandSettings {
+        let bands = &self.curriculum.bands;
+        bands.iter().rev().find(|band| band.from_iteration <= iteration).unwrap_or(&bands[0])
+    }
+
+    /// Checks every number against the range in which it has a meaning.
+    ///
+    /// # Errors
+    /// Names the first key that is out of range.
+    pub fn check(&self) -> Result<(), ProfileError> {
+        let at_least_one = "at least 1";
+        let share = "a number from 0 to 1";
+        range("engine.batch_size", self.engine.batch_size, |v| (1..=65_536).contains(&v), "from 1 to 65536")?;
+        range("engine.unit_rows", self.engine.unit_rows, |v| v >= 1, at_least_one)?;
+        range("domain.max_question_chars", self.domain.max_question_chars, |v| v >= 1, at_least_one)?;
+        range("domain.max_answer_chars", self.domain.max_answer_chars, |v| v >= 1, at_least_one)?;
+        range("challenger.num_questions", self.challenger.num_questions, |v| v >= 2, "at least 2")?;
+        range("challenger.num_samples", self.challenger.num_samples, |v| v >= 1, at_least_one)?;
+        range("challenger.group_size", self.challenger.group_size, |v| v != 1, "0 or at least 2")?;
+        range("challenger.repetition_weight", self.challenger.repetition_weight, |v| v >= 0.0, "0 or more")?;
+        range("challenger.cluster_threshold", self.challenger.cluster_threshold, |v| (0.0..=1.0).contains(&v), share)?;
+        range("curriculum.num_candidates", self.curriculum.num_candidates, |v| v >= 1, at_least_one)?;
+        range("curriculum.num_samples", self.curriculum.num_samples, |v| v >= 1, at_least_one)?;
+        range("curriculum.min_margin", self.curriculum.min_margin, |v| (0.0..=1.0).contains(&v), share)?;
+        range("curriculum.bands (number of)", self.curriculum.bands.len(), |v| v >= 1, at_least_one)?;
+        for band in &self.curriculum.bands {
+            range("curriculum.bands.low", band.low, |v| (0.0..=band.high).contains(&v), "from 0 to the band's high")?;
+            range("curriculum.bands.high", band.high, |v| (0.0..=1.0).contains(&v), share)?;
+        }
+        range("solver.num_questions", self.solver.num_questions, |v| v >= 1, at_least_one)?;
+        range("solver.group_size", self.solver.group_size, |v| v >= 2, "at least 2")?;
+        range("eval.bootstrap_resamples", self.eval.bootstrap_resamples, |v| v >= 1, at_least_one)?;
+        self.challenger.question_sampling.check()?;
+        self.challenger.answer_sampling.check()?;
+        self.curriculum.question_sampling.check()?;
+        self.curriculum.answer_sampling.check()?;
+        self.solver.sampling.check()?;
+        self.eval.sampling.check()?;
+        self.challenger.grpo.check()?;
+        self.solver.grpo.check()
+    }
+}
+
+impl SamplingSettings {
+    fn check(&self) -> Result<(), ProfileError> {
+        range("sampling.temperature", self.temperature, |v| (0.0..=100.0).contains(&v), "from 0 to 100")?;
+        range("sampling.top_p", self.top_p, |v| v > 0.0 && v <= 1.0, "more than 0 and at most 1")?;
+        range("sampling.max_tokens", self.max_tokens, |v| (1..=1_000_000).contains(&v), "from 1 to 1000000")
+    }
+}
+
+impl GrpoSettings {
+    fn check(&self) -> Result<(), ProfileError> {
+        let not_negative = "0 or more";
+        let decay = "at least 0 and less than 1";
+        range("grpo.learning_rate", self.learning_rate, |v| v >= 0.0 && v.is_finite(), not_negative)?;
+        range("grpo.learning_rate_decay", self.learning_rate_decay, |v| v > 0.0 && v <= 1.0, "more than 0 and at most 1")?;
+        range("grpo.adam_beta1", self.adam_beta1, |v| (0.0..1.0).contains(&v), decay)?;
+        range("grpo.adam_beta2", self.adam_beta2, |v| (0.0..1.0).contains(&v), decay)?;
+        range("grpo.adam_epsilon", self.adam_epsilon, |v| v > 0.0, "more than 0")?;
+        range("grpo.weight_decay", self.weight_decay, |v| v >= 0.0, not_negative)?;
+        range("grpo.max_gradient_norm", self.max_gradient_norm, |v| v > 0.0, "more than 0")?;
+        range("grpo.kl_coef", self.kl_coef, |v| v >= 0.0, not_negative)?;
+        range("grpo.kl_clamp", self.kl_clamp, |v| v >= 0.0, not_negative)?;
+        range("grpo.clip_low", self.clip_low, |v| (0.0..=1.0).contains(&v), "from 0 to 1")?;
+        range("grpo.clip_high", self.clip_high, |v| v >= 0.0, not_negative)?;
+        range("grpo.clip_dual", self.clip_dual, |v| v >= 1.0, "at least 1")?;
+        range("grpo.micro_batch_tokens", self.micro_batch_tokens, |v| v >= 1, "at least 1")?;
+        range("grpo.weight_ema", self.weight_ema, |v| (0.0..1.0).contains(&v), decay)
+    }
+}
+
+fn range<T: Copy + std::fmt::Display>(
+    key: &'static str,
+    value: T,
+    is_allowed: impl Fn(T) -> bool,
+    expected: &'static str,
+) -> Result<(), ProfileError> {
+    if is_allowed(value) { Ok(()) } else { Err(ProfileError::Range { key, value: value.to_string(), expected }) }
+}
+
+/// Replaces one existing key. The value is read as TOML, and as a bare word where it is none.
+fn apply_override(table: &mut toml::Table, setting: &str) -> Result<(), ProfileError> {
+    let refuse = |problem: String| ProfileError::Override { setting: setting.to_owned(), problem };
+    let (path, value) = setting.split_once('=').ok_or_else(|| refuse("is not of the form key=value".to_owned()))?;
+    let mut keys: Vec<&str> = path.trim().split('.').collect();
+    let last = keys.pop().unwrap_or_default();
+    let mut at = table;
+    for key in keys {
+        at = at
+            .get_mut(key)
+            .and_then(toml::Value::as_table_mut)
+            .ok_or_else(|| refuse(format!("names no section `{key}` of the profile")))?;
+    }
+    let old = at.get(last).ok_or_else(|| refuse(format!("names no key `{last}` of the profile")))?;
+    let mut new = format!("value = {value}")
+        .parse::<toml::Table>()
+        .ok()
+        .and_then(|mut read| read.remove("value"))
+        .unwrap_or_else(|| toml::Value::String(value.trim().to_owned()));
+    if let (toml::Value::Float(_), toml::Value::Integer(whole)) = (old, &new) {
+        new = toml::Value::Float(*whole as f64);
+    }
+    at.insert(last.to_owned(), new);
+    Ok(())
+}

@@ -1,0 +1,52 @@
+//! Every table of a run. One module a topic; a column is named here and nowhere else.
+
+mod challenges;
+mod evaluation;
+mod labels;
+mod rollouts;
+mod training;
+
+pub use challenges::Challenge;
+pub use evaluation::{EvalItem, EvalResult};
+pub use labels::{CurriculumRow, DroppedRow, Label};
+pub use rollouts::Rollout;
+pub use training::{PretrainMetrics, RewardRow, StepTiming, TrainMetrics};
+
+use crate::table::{Column, Table};
+
+/// What `schemas/` says of one table.
+#[derive(Debug, Clone)]
+pub struct TableDescription {
+    /// Table name.
+    pub name: &'static str,
+    /// Version.
+    pub version: u32,
+    /// Key columns.
+    pub key: &'static [&'static str],
+    /// What it is for.
+    pub doc: String,
+    /// Columns in order.
+    pub columns: Vec<Column>,
+}
+
+fn describe<T: Table>() -> TableDescription {
+    TableDescription { name: T::NAME, version: T::VERSION, key: T::KEY, doc: T::doc(), columns: T::columns() }
+}
+
+/// All tables, in the order in which data flows through them.
+#[must_use]
+pub fn all_tables() -> Vec<TableDescription> {
+    vec![
+        describe::<Rollout>(),
+        describe::<Challenge>(),
+        describe::<Label>(),
+        describe::<CurriculumRow>(),
+        describe::<DroppedRow>(),
+        describe::<RewardRow>(),
+        describe::<TrainMetrics>(),
+        describe::<StepTiming>(),
+        describe::<PretrainMetrics>(),
+        describe::<EvalItem>(),
+        describe::<EvalResult>(),
+    ]
+}

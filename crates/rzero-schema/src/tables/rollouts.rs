@@ -1,0 +1,31 @@
+//! `rollouts`: what a policy was asked and what it wrote, token by token. One table serves both roles.
+
+use crate::table;
+
+table! {
+    /// One completion of one prompt, by either role, with everything that training needs of it.
+    Rollout = "rollouts", version 1, key ["challenge_id", "sample"] {
+        /// Question this completion answers (Solver) or was read as (Challenger).
+        challenge_id: String,
+        /// Row of the question within its set; rows are ordered by (row, sample).
+        row: u64,
+        /// Number of this completion among those of the same question, from 0.
+        sample: u32,
+        /// `challenger` or `solver`.
+        role: String,
+        /// Tokens the policy was given.
+        prompt_tokens: Vec<u32>,
+        /// Tokens it wrote, the stop token included where there is one.
+        completion_tokens: Vec<u32>,
+        /// Log-probability of each completion token under the untruncated policy at temperature 1, in nats.
+        policy_logprobs: Vec<f32>,
+        /// Log-probability of each completion token under the distribution it was drawn from (temperature, top-k, top-p), in nats.
+        sampler_logprobs: Vec<f32>,
+        /// `stop` or `length`.
+        finish_reason: String,
+        /// The completion as text without the stop token; bytes that are no UTF-8 stand as U+FFFD.
+        completion: String,
+        /// Whether the token bytes were valid UTF-8.
+        is_valid_utf8: bool,
+    }
+}

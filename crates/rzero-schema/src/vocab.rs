@@ -1,0 +1,253 @@
+//! The closed vocabularies of the project: every enum whose values appear as words in tables, manifests, paths and profiles.
+//!
+//! Each enum is written once, with its word; `as_str`, `Display`, `FromStr`, serde and the list of all values follow from it.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// A word that does not belong to its vocabulary.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("unknown {vocabulary} `{word}`, expected one of: {expected}")]
+pub struct UnknownWord {
+    /// Name of the vocabulary, for example `FinishReason`.
+    pub vocabulary: &'static str,
+    /// The word that was found.
+    pub word: String,
+    /// The words that are allowed, separated by commas.
+    pub expected: String,
+}
+
+macro_rules! vocabulary {
+    ($(#[$meta:meta])* $name:ident { $($(#[doc = $doc:literal])+ $variant:ident = $word:literal,)+ }) => {
+        $(#[$meta])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
+        pub enum $name {
+            $($(#[doc = $doc])+ #[serde(rename = $word)] $variant,)+
+        }
+
+        impl $name {
+            /// Every value, in declaration order.
+            pub const ALL: &'static [Self] = &[$(Self::$variant,)+];
+
+            /// The word that stands in tables, manifests and paths.
+            #[must_use]
+            pub const fn as_str(self) -> &'static str {
+                match self { $(Self::$variant => $word,)+ }
+            }
+        }
+
+        impl std::fmt::Display for $name {
+            fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                formatter.pad(self.as_str())
+            }
+        }
+
+        impl std::str::FromStr for $name {
+            type Err = UnknownWord;
+            fn from_str(word: &str) -> Result<Self, UnknownWord> {
+                match word {
+                    $($word => Ok(Self::$variant),)+
+                    _ => Err(UnknownWord {
+                        vocabulary: stringify!($name),
+                        word: word.chars().take(80).collect(),
+                        expected: Self::ALL.iter().map(|value| value.as_str()).collect::<Vec<_>>().join(", "),
+                    }),
+                }
+            }
+        }
+    };
+}
+
+vocabulary! {
+    /// Which of the two policies wrote a completion.
+    Role {
+        /// Writes questions.
+        Challenger = "challenger",
+        /// Answers them.
+        Solver = "solver",
+    }
+}
+
+vocabulary! {
+    /// A part of an iteration; also the folder its stages write to.
+    Phase {
+        /// Training the Challenger against the frozen Solver.
+        Challenger = "challenger",
+        /// Writing, labelling and filtering the candidates that the Solver will train on.
+        Curriculum = "curriculum",
+        /// Training the Solver on the curriculum.
+        Solver = "solver",
+        /// Held-out evaluation of a checkpoint.
+        Eval = "eval",
+    }
+}
+
+vocabulary! {
+    /// A stage binary.
+    Stage {
+        /// Challenger checkpoint to questions.
+        ChallengeGen = "challenge-gen",
+        /// Solver checkpoint and questions to answers.
+        SolveSample = "solve-sample",
+        /// Answers to pseudo-labels.
+        VoteLabel = "vote-label",
+        /// Labels to curriculum and dropped rows.
+        Filter = "filter",
+        /// One policy update.
+        GrpoStep = "grpo-step",
+        /// Checkpoint to held-out results.
+        Eval = "eval",
+        /// Synthetic corpus to base model.
+        Pretrain = "pretrain",
+        /// Seed to held-out ladder of problems.
+        MakeLadder = "make-ladder",
+    }
+}
+
+vocabulary! {
+    /// Why generation of a completion ended.
+    FinishReason {
+        /// The model produced a stop token (kept as the last completion token).
+        Stop = "stop",
+        /// The length limit was reached: the completion is truncated.
+        Length = "length",
+    }
+}
+
+vocabulary! {
+    /// What became of a Challenger completion when it was read as a question.
+    ChallengeStatus {
+        /// One question between one pair of tags, with a boxed answer, well-formed in its domain.
+        Ok = "ok",
+        /// The completion hit the length limit.
+        Truncated = "truncated",
+        /// No opening question tag, or no closing one.
+        NoQuestion = "no_question",
+        /// More than one opening or closing question tag.
+        SeveralQuestions = "several_questions",
+        /// Nothing but white space between the tags.
+        EmptyQuestion = "empty_question",
+        /// The question is longer than the profile allows.
+        QuestionTooLong = "question_too_long",
+        /// No balanced boxed answer after the question.
+        NoBoxedAnswer = "no_boxed_answer",
+        /// The domain's own rule refuses the question, for instance an expression that does not parse.
+        NotInDomain = "not_in_domain",
+        /// The token bytes are not valid UTF-8.
+        InvalidUtf8 = "invalid_utf8",
+    }
+}
+
+vocabulary! {
+    /// What became of a Solver completion when its final answer was read.
+    AnswerStatus {
+        /// A boxed answer was found and has a canonical form.
+        Parsed = "parsed",
+        /// The completion hit the length limit; it does not vote, and stays in the denominator.
+        Truncated = "truncated",
+        /// No `\boxed{` at all.
+        NoBox = "no_box",
+        /// The last `\boxed{` is never closed.
+        UnbalancedBox = "unbalanced_box",
+        /// The box is empty.
+        EmptyBox = "empty_box",
+        /// The answer exceeds the length bound.
+        AnswerTooLong = "answer_too_long",
+        /// The answer is not of a form that the answer rule reads.
+        NotReadable = "not_readable",
+        /// The token bytes are not valid UTF-8.
+        InvalidUtf8 = "invalid_utf8",
+    }
+}
+
+vocabulary! {
+    /// Why the filter dropped a candidate question. The order is the order in which the gates are asked.
+    DropReason {
+        /// The Challenger's completion is not a well-formed question; `challenge_status` says how.
+        Malformed = "malformed",
+        /// The same question stands earlier in the batch.
+        Duplicate = "duplicate",
+        /// No answer could be parsed, so there is no label.
+        NoLabel = "no_label",
+        /// Vote share under the band: too hard, or invalid.
+        TooHard = "too_hard",
+        /// Vote share above the band: too easy.
+        TooEasy = "too_easy",
+        /// The majority leads the runner-up by less than the gate asks.
+        NarrowMargin = "narrow_margin",
+    }
+}
+
+vocabulary! {
+    /// How an evaluation completion was produced.
+    EvalMode {
+        /// The most probable token at each position.
+        Greedy = "greedy",
+        /// Sampled at temperature 1.
+        Sampled = "sampled",
+    }
+}
+
+vocabulary! {
+    /// Which way of working an evaluation asks for.
+    EvalStyle {
+        /// The prompt as it is: the model chooses.
+        Free = "free",
+        /// The prompt followed by the profile's `worked_prefix`, so that the model must work in steps.
+        Worked = "worked",
+    }
+}
+
+vocabulary! {
+    /// The Challenger's reward formula.
+    RewardVariant {
+        /// `max(0, 1 - 2|p - 1/2| - repetition)`, the paper's.
+        Paper = "paper",
+        /// `min(p, 1 - p) - repetition`, or `-1 - repetition` for a malformed question: the released code's.
+        Released = "released",
+    }
+}
+
+vocabulary! {
+    /// How per-token losses of an update batch are averaged.
+    LossNormalization {
+        /// Sum over all completion tokens divided by their number in the whole update batch.
+        Token = "token",
+        /// Mean over the tokens of each sequence, then mean over sequences.
+        SequenceMean = "sequence-mean",
+        /// Sum over tokens divided by (sequences x the length limit): Dr. GRPO.
+        DrGrpo = "dr-grpo",
+    }
+}
+
+vocabulary! {
+    /// What counts as a token for BLEU.
+    BleuTokens {
+        /// Words between Unicode white space, as NLTK's callers do with `str.split()`.
+        Whitespace = "whitespace",
+        /// Single characters: for questions without white space, such as arithmetic expressions.
+        Characters = "characters",
+    }
+}
+
+vocabulary! {
+    /// Which checkpoint a role starts an iteration from.
+    StartFrom {
+        /// The role's own checkpoint of the previous iteration.
+        Previous = "previous",
+        /// The base model.
+        Base = "base",
+        /// The newest Solver.
+        Solver = "solver",
+    }
+}
+
+vocabulary! {
+    /// Which domain rules questions obey.
+    DomainKind {
+        /// Integer expressions with `+`, `-`, `*` and parentheses; an exact evaluator exists.
+        Arithmetic = "arithmetic",
+        /// Free text; nothing is checked beyond the tags and the length.
+        Text = "text",
+    }
+}

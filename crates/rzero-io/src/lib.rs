@@ -1,1 +1,15 @@
-//! placeholder
+//! Parquet tables, manifests and paths: the one door through which a run's bytes enter and leave.
+//!
+//! [`atomic`] publishes a file whole or not at all; [`writer`] and [`reader`] move rows; [`manifest`] says that a part exists;
+//! [`layout`] knows where everything lies; [`set`] opens a stage's whole output and refuses an incomplete one.
+//! There is no command line, no clock and no mathematics here.
+
+pub mod atomic;
+pub mod error;
+pub mod layout;
+pub mod manifest;
+pub mod reader;
+pub mod set;
+pub mod writer;
+
+pub use error::{IoError, Result};

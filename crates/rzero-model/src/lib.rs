@@ -1,1 +1,22 @@
-//! placeholder
+//! Tokens to logits to rollouts: a decoder-only transformer of the Llama, Qwen2 and Qwen3 families.
+//!
+//! One flat buffer of weights ([`weights::Weights`]) and two ways through it: [`training`] keeps what the backward pass needs,
+//! [`engine`] decodes many sequences over a preallocated cache. [`reference`] is the slow twin of both in plain candle ops.
+//! This crate reads and writes model folders; it knows nothing of tables, votes or rewards.
+
+pub mod config;
+pub mod decoder;
+pub mod engine;
+pub mod error;
+pub mod kernels;
+pub mod kv_cache;
+pub mod matmul;
+pub mod reference;
+pub mod sampler;
+pub mod tokenizer;
+pub mod training;
+pub mod weights;
+
+pub use config::ModelConfig;
+pub use error::ModelError;
+pub use weights::Weights;

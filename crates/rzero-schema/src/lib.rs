@@ -5,6 +5,7 @@
 
 pub mod ids;
 pub mod manifest;
+pub mod pretrain_profile;
 pub mod profile;
 pub mod table;
 pub mod tables;

@@ -1,1 +1,21 @@
-//! placeholder
+//! The stage binaries: what is typed, where a stage works, how it runs and how it ends.
+//!
+//! A stage is a process: tables in, tables out, manifest last. [`args`] is what was typed, [`context`] what follows from it,
+//! [`frame`] the one way a stage runs, [`exit`] and [`console`] how it ends and what it says. Each stage is one file of [`stages`];
+//! its binary in `src/bin` only names it.
+
+pub mod args;
+pub mod checkpoints;
+pub mod console;
+pub mod context;
+pub mod exit;
+pub mod frame;
+pub mod inputs;
+pub mod interrupt;
+pub mod outputs;
+pub mod run_record;
+pub mod stages;
+pub mod units;
+
+/// The allocator of every binary.
+pub use mimalloc::MiMalloc;

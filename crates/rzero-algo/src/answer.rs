@@ -1,0 +1,413 @@
+//! Reading what a model wrote: the boxed answer of a completion, and the question of a Challenger's completion.
+//!
+//! Which box counts: the **last balanced** one. A `\boxed{` opens a box, and braces pair up as brackets do; `\{` and `\}` are
+//! printed braces and pair with nothing. Of the boxes that are closed, the one that closes last is read; a box inside it is part
+//! of its content. A box that is never closed does not hide an earlier one that is. Only where every box stays open is the
+//! answer unbalanced. Nothing in the text besides braces matters: a question or an answer may hold the letters "box" or "text".
+
+use crate::arithmetic;
+use crate::normalize::canonical_form;
+use rzero_schema::vocab::{AnswerStatus, ChallengeStatus, DomainKind, FinishReason};
+
+/// How a boxed answer begins.
+pub const BOX_OPEN: &str = "\\boxed{";
+/// How a question begins.
+pub const QUESTION_OPEN: &str = "<question>";
+/// How a question ends.
+pub const QUESTION_CLOSE: &str = "</question>";
+
+/// Content of the last balanced box, without the white space around it. One pass, linear time, whatever the text.
+///
+/// # Errors
+/// [`AnswerStatus::NoBox`] where no box opens, [`AnswerStatus::UnbalancedBox`] where boxes open and none is closed,
+/// [`AnswerStatus::EmptyBox`] where the box holds nothing but white space.
+pub fn extract_boxed(text: &str) -> Result<&str, AnswerStatus> {
+    let bytes = text.as_bytes();
+    // One entry for each brace that is still open: where its content starts, if it is a box.
+    let mut open_braces: Vec<Option<usize>> = Vec::new();
+    let mut last_closed = None;
+    let mut has_box = false;
+    let mut at = 0;
+    while at < bytes.len() {
+        match bytes[at] {
+            b'\\' if bytes[at..].starts_with(BOX_OPEN.as_bytes()) => {
+                at += BOX_OPEN.len();
+                open_braces.push(Some(at));
+                has_box = true;
+                continue;
+            }
+            b'\\' if matches!(bytes.get(at + 1), Some(b'{' | b'}')) => at += 1,
+            b'{' => open_braces.push(None),
+            b'}' => {
+                if let Some(Some(start)) = open_braces.pop() {
+                    last_closed = Some(start..at);
+                }
+            }
+            _ => {}
+        }
+        at += 1;
+    }
+    match last_closed {
+        // The bounds lie beside ASCII braces, hence on character boundaries.
+        Some(range) => match text[range].trim() {
+            "" => Err(AnswerStatus::EmptyBox),
+            content => Ok(content),
+        },
+        None if has_box => Err(AnswerStatus::UnbalancedBox),
+        None => Err(AnswerStatus::NoBox),
+    }
+}
+
+/// A completion's final answer, or why there is none.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReadAnswer {
+    /// What became of the answer.
+    pub status: AnswerStatus,
+    /// Canonical form; present exactly where the status is [`AnswerStatus::Parsed`].
+    pub answer: Option<String>,
+}
+
+/// Reads the final answer of a Solver's completion.
+///
+/// A truncated completion does not vote even where a box already stands in it: what the model would have said last is unknown,
+/// and a length limit must not decide a label.
+#[must_use]
+pub fn read_answer(completion: &str, finish: FinishReason, max_chars: usize) -> ReadAnswer {
+    if finish == FinishReason::Length {
+        return ReadAnswer {
+            status: AnswerStatus::Truncated,
+            answer: None,
+        };
+    }
+    match extract_boxed(completion).and_then(|content| canonical_form(content, max_chars)) {
+        Ok(form) => ReadAnswer {
+            status: AnswerStatus::Parsed,
+            answer: Some(form.to_string()),
+        },
+        Err(status) => ReadAnswer {
+            status,
+            answer: None,
+        },
+    }
+}
+
+/// What a domain asks of a question.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct QuestionRule {
+    /// The domain.
+    pub kind: DomainKind,
+    /// Longest question, in characters.
+    pub max_question_chars: usize,
+    /// Least number of operators; asked in the arithmetic domain only.
+    pub min_operators: u32,
+}
+
+/// A well-formed question of the Challenger.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Challenge {
+    /// The question, without the white space around it.
+    pub question: String,
+    /// What stands in the Challenger's own box, as written. Never a label.
+    pub proposed_answer: String,
+}
+
+/// Reads a Challenger's completion as a question: one pair of question tags, and after it a balanced box.
+///
+/// # Errors
+/// The first rule that the completion breaks, in the order of [`ChallengeStatus`].
+pub fn well_formed_challenge(
+    completion: &str,
+    finish: FinishReason,
+    domain: &QuestionRule,
+) -> Result<Challenge, ChallengeStatus> {
+    if finish == FinishReason::Length {
+        return Err(ChallengeStatus::Truncated);
+    }
+    let Some(opening) = completion.find(QUESTION_OPEN) else {
+        return Err(ChallengeStatus::NoQuestion);
+    };
+    let Some(closing) = completion.find(QUESTION_CLOSE) else {
+        return Err(ChallengeStatus::NoQuestion);
+    };
+    let start = opening + QUESTION_OPEN.len();
+    let after = closing + QUESTION_CLOSE.len();
+    if completion[start..].contains(QUESTION_OPEN) || completion[after..].contains(QUESTION_CLOSE) {
+        return Err(ChallengeStatus::SeveralQuestions);
+    }
+    if closing < start {
+        return Err(ChallengeStatus::NoQuestion);
+    }
+    let question = completion[start..closing].trim();
+    if question.is_empty() {
+        return Err(ChallengeStatus::EmptyQuestion);
+    }
+    if question.chars().nth(domain.max_question_chars).is_some() {
+        return Err(ChallengeStatus::QuestionTooLong);
+    }
+    let Ok(proposed_answer) = extract_boxed(&completion[after..]) else {
+        return Err(ChallengeStatus::NoBoxedAnswer);
+    };
+    let is_in_domain = match domain.kind {
+        DomainKind::Arithmetic => arithmetic::parse(question)
+            .is_some_and(|expression| expression.num_operators() >= domain.min_operators),
+        DomainKind::Text => true,
+    };
+    if !is_in_domain {
+        return Err(ChallengeStatus::NotInDomain);
+    }
+    Ok(Challenge {
+        question: question.to_owned(),
+        proposed_answer: proposed_answer.to_owned(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const TEXT: QuestionRule = QuestionRule {
+        kind: DomainKind::Text,
+        max_question_chars: 60,
+        min_operators: 0,
+    };
+    const ARITHMETIC: QuestionRule = QuestionRule {
+        kind: DomainKind::Arithmetic,
+        max_question_chars: 26,
+        min_operators: 1,
+    };
+
+    fn challenge(completion: &str, rule: &QuestionRule) -> Result<Challenge, ChallengeStatus> {
+        well_formed_challenge(completion, FinishReason::Stop, rule)
+    }
+
+    #[test]
+    fn the_last_balanced_box_is_read() {
+        for (text, expected) in [
+            (r"\boxed{3}", Ok("3")),
+            (r"so \boxed{ 3 } then \boxed{4}.", Ok("4")),
+            (r"\boxed{\frac{1}{2}}", Ok(r"\frac{1}{2}")),
+            (r"\boxed{\boxed{3}}", Ok(r"\boxed{3}")),
+            (r"\boxed{1} \boxed{2 \boxed{3}}", Ok(r"2 \boxed{3}")),
+            (r"\boxed{3} and \boxed{4", Ok("3")),
+            (r"\boxed{4 and \boxed{3}", Ok("3")),
+            (r"{ \boxed{3}", Ok("3")),
+            (r"} } \boxed{3} } }", Ok("3")),
+            (r"\boxed{\{1, 2\}}", Ok(r"\{1, 2\}")),
+            (r"\boxed{\}}", Ok(r"\}")),
+            (r"\\boxed{5}", Ok("5")),
+            ("\\boxed{−5\u{3000}}", Ok("−5")),
+            ("", Err(AnswerStatus::NoBox)),
+            ("boxed{3}", Err(AnswerStatus::NoBox)),
+            (r"\boxed 3", Err(AnswerStatus::NoBox)),
+            (r"\boxed{", Err(AnswerStatus::UnbalancedBox)),
+            (r"\boxed{{3}", Err(AnswerStatus::UnbalancedBox)),
+            (r"\boxed{}", Err(AnswerStatus::EmptyBox)),
+            ("\\boxed{3} \\boxed{ \n }", Err(AnswerStatus::EmptyBox)),
+        ] {
+            assert_eq!(extract_boxed(text), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_missing_answer_has_no_canonical_form_and_so_cannot_vote() {
+        let read = read_answer("I do not know. None", FinishReason::Stop, 100);
+        assert_eq!(
+            read,
+            ReadAnswer {
+                status: AnswerStatus::NoBox,
+                answer: None
+            }
+        );
+    }
+
+    #[test]
+    fn a_one_character_answer_is_read_whole() {
+        let read = read_answer(r"\boxed{7}", FinishReason::Stop, 1);
+        assert_eq!(
+            read,
+            ReadAnswer {
+                status: AnswerStatus::Parsed,
+                answer: Some("7".to_owned())
+            }
+        );
+    }
+
+    #[test]
+    fn an_answer_that_contains_the_word_text_is_kept() {
+        let answer = |text| read_answer(text, FinishReason::Stop, 100).answer;
+        assert_eq!(
+            answer(r"\boxed{\text{Blue  Whale}}").as_deref(),
+            Some("text:blue whale")
+        );
+        assert_eq!(
+            answer(r"\boxed{a context}").as_deref(),
+            Some("text:a context")
+        );
+        assert_eq!(answer(r"\boxed{\text{12}}").as_deref(), Some("12"));
+    }
+
+    #[test]
+    fn a_truncated_completion_does_not_vote_though_a_box_stands() {
+        let read = read_answer(r"\boxed{7} but wait", FinishReason::Length, 100);
+        assert_eq!(
+            read,
+            ReadAnswer {
+                status: AnswerStatus::Truncated,
+                answer: None
+            }
+        );
+    }
+
+    #[test]
+    fn an_answer_over_the_bound_is_counted_as_such() {
+        assert_eq!(
+            read_answer(r"\boxed{12345}", FinishReason::Stop, 4).status,
+            AnswerStatus::AnswerTooLong
+        );
+    }
+
+    #[test]
+    fn a_challenge_needs_one_pair_of_tags_and_then_a_box() {
+        let ok = challenge("<question> What is 2? </question> \\boxed{ 2 }", &TEXT);
+        assert_eq!(
+            ok,
+            Ok(Challenge {
+                question: "What is 2?".to_owned(),
+                proposed_answer: "2".to_owned()
+            })
+        );
+        for (completion, status) in [
+            ("What is 2? \\boxed{2}", ChallengeStatus::NoQuestion),
+            (
+                "<question>What is 2? \\boxed{2}",
+                ChallengeStatus::NoQuestion,
+            ),
+            (
+                "</question><question>a \\boxed{2}",
+                ChallengeStatus::NoQuestion,
+            ),
+            (
+                "<question>a</question><question>b</question>\\boxed{2}",
+                ChallengeStatus::SeveralQuestions,
+            ),
+            (
+                "<question>a</question></question>\\boxed{2}",
+                ChallengeStatus::SeveralQuestions,
+            ),
+            (
+                "<question><question>a</question>\\boxed{2}",
+                ChallengeStatus::SeveralQuestions,
+            ),
+            (
+                "<question> \n </question>\\boxed{2}",
+                ChallengeStatus::EmptyQuestion,
+            ),
+            (
+                "<question>a \\boxed{2}</question>",
+                ChallengeStatus::NoBoxedAnswer,
+            ),
+            (
+                "\\boxed{2}<question>a</question>",
+                ChallengeStatus::NoBoxedAnswer,
+            ),
+            (
+                "<question>a</question>\\boxed{2",
+                ChallengeStatus::NoBoxedAnswer,
+            ),
+            (
+                "<question>a</question>\\boxed{}",
+                ChallengeStatus::NoBoxedAnswer,
+            ),
+        ] {
+            assert_eq!(challenge(completion, &TEXT), Err(status), "{completion}");
+        }
+        let long = format!("<question>{}</question>\\boxed{{2}}", "é".repeat(61));
+        assert_eq!(
+            challenge(&long, &TEXT),
+            Err(ChallengeStatus::QuestionTooLong)
+        );
+        let truncated = well_formed_challenge(
+            "<question>a</question>\\boxed{2}",
+            FinishReason::Length,
+            &TEXT,
+        );
+        assert_eq!(truncated, Err(ChallengeStatus::Truncated));
+    }
+
+    #[test]
+    fn a_question_that_contains_the_letters_box_or_text_is_kept() {
+        for question in [
+            "How many apples are in the box?",
+            "A textbook has 7 boxes.",
+            "What is \\boxed{?}",
+        ] {
+            let read = challenge(
+                &format!("<question>{question}</question>\\boxed{{7}}"),
+                &TEXT,
+            );
+            assert_eq!(
+                read.map(|challenge| challenge.question),
+                Ok(question.to_owned())
+            );
+        }
+    }
+
+    #[test]
+    fn an_arithmetic_question_must_parse_with_enough_operators() {
+        for (question, is_in_domain) in [
+            ("12+3*4", true),
+            ("(-5)*3", true),
+            ("7", false),
+            ("2+", false),
+            ("x+1", false),
+            ("2 + 3", false),
+        ] {
+            let read = challenge(
+                &format!("<question>{question}</question>\\boxed{{0}}"),
+                &ARITHMETIC,
+            );
+            assert_eq!(read.is_ok(), is_in_domain, "{question}");
+            assert!(is_in_domain || read == Err(ChallengeStatus::NotInDomain));
+        }
+    }
+
+    #[test]
+    fn a_megabyte_of_open_or_nested_boxes_takes_linear_time() {
+        let open = BOX_OPEN.repeat(1 << 17);
+        assert_eq!(extract_boxed(&open), Err(AnswerStatus::UnbalancedBox));
+        let nested = format!("{open}3{}", "}".repeat(1 << 17));
+        assert_eq!(
+            extract_boxed(&nested).map(str::len),
+            Ok(nested.len() - BOX_OPEN.len() - 1)
+        );
+        let half_closed = format!("{open}3{}", "}".repeat(1 << 16));
+        assert!(extract_boxed(&half_closed).is_ok());
+        assert_eq!(
+            extract_boxed(&"{".repeat(1 << 20)),
+            Err(AnswerStatus::NoBox)
+        );
+        let tags = QUESTION_OPEN.repeat(1 << 16);
+        assert_eq!(challenge(&tags, &TEXT), Err(ChallengeStatus::NoQuestion));
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_is_read_without_panic(text in r"(\\boxed\{|\{|\}|\\|<question>|</question>|[0-9+*() ]|\PC|\x00){0,60}") {
+            let answer = read_answer(&text, FinishReason::Stop, 50);
+            prop_assert_eq!(answer.answer.is_some(), answer.status == AnswerStatus::Parsed);
+            for rule in [&TEXT, &ARITHMETIC] {
+                if let Ok(read) = challenge(&text, rule) {
+                    prop_assert!(!read.question.is_empty() && !read.proposed_answer.is_empty());
+                    prop_assert!(read.question.chars().count() <= rule.max_question_chars);
+                }
+            }
+        }
+
+        #[test]
+        fn a_balanced_content_comes_back(content in r"[a-z0-9+]{1,8}(\{[a-z]{0,3}\}){0,3}", before in r"[^\\{}]{0,20}") {
+            let text = format!("{before}\\boxed{{{content}}} done");
+            prop_assert_eq!(extract_boxed(&text), Ok(content.as_str()));
+        }
+    }
+}

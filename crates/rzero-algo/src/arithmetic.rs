@@ -1,0 +1,15 @@
+//! The exact domain: integer expressions of `+`, `-`, `*` and parentheses, whose answers can be computed.
+//!
+//! Nothing here labels training data; self-play does not see these answers. They serve the synthetic corpus of the base model, the
+//! held-out ladder, the rule that a question must parse, and the audit's measure of how true the pseudo-labels are.
+
+mod corpus;
+mod expression;
+
+pub use corpus::{
+    ExpressionRule, SlipRule, random_expression, with_slip, worked_lines, worked_text,
+};
+pub use expression::{
+    Expression, MAX_DEPTH, MAX_DIGITS, MAX_LENGTH, MAX_MAGNITUDE, Operator, parse, reduction_steps,
+    true_answer,
+};

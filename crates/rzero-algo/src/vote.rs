@@ -1,0 +1,300 @@
+//! The majority vote over the Solver's answers to one question: pseudo-label, vote share and everything the label follows from.
+//!
+//! Departures from the released code (R-Zero at 5699329); the paper (arXiv 2508.05004, section 3) leaves these points open:
+//!
+//! 1. An answer that could not be read does not vote. It stays in the denominator of the vote share. The released code lets such
+//!    answers vote together as the text "None", so that "None" can win.
+//! 2. Classes are classes of an equivalence relation, hence independent of the order of the answers. The released code compares
+//!    greedily with whichever class it meets first.
+//! 3. Ties have a rule: more votes, then the shorter canonical form (bytes), then the smaller one in byte order. The released code
+//!    takes whichever answer came first, so the label depends on row order.
+//! 4. One denominator everywhere, `num_samples`: the reward and the label of a question cannot disagree about its share. The
+//!    released code takes 10 answers for the reward and 9 for the label.
+//! 5. No special cases: an answer may have one character, be 0, or hold any word, and it votes.
+//! 6. Beyond the label: margin, entropy, parse failures, truncations and every class with its count are kept.
+
+use crate::equivalence::representative;
+use rzero_schema::vocab::AnswerStatus;
+use std::collections::BTreeMap;
+
+/// One sample's answer as the vote sees it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ballot<'a> {
+    /// What became of the answer. Only [`AnswerStatus::Parsed`] votes.
+    pub status: AnswerStatus,
+    /// Canonical form; a ballot without one does not vote.
+    pub answer: Option<&'a str>,
+}
+
+/// Equal answers and how many gave them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AnswerClass {
+    /// Canonical form that stands for the class: the first of its members by the tie rule.
+    pub answer: String,
+    /// Votes.
+    pub count: u32,
+}
+
+/// Outcome of a vote.
+#[derive(Clone, Debug, PartialEq)]
+pub struct VoteOutcome {
+    /// The majority answer; nothing where no answer could be read.
+    pub pseudo_label: Option<String>,
+    /// Ballots.
+    pub num_samples: u32,
+    /// Ballots that voted.
+    pub num_parsed: u32,
+    /// Ballots whose completion hit the length limit.
+    pub num_truncated: u32,
+    /// `p = first / num_samples`; 0 without ballots.
+    pub vote_share: f64,
+    /// `(first - second) / num_samples`; `second` is 0 where there is one class.
+    pub margin: f64,
+    /// `-sum_c q_c ln q_c` in nats, `q_c` the share of class c among the ballots that voted; 0 where none did.
+    pub vote_entropy: f64,
+    /// Every class, by the tie rule: the first is the majority.
+    pub classes: Vec<AnswerClass>,
+    /// Index into `classes` of each ballot, in ballot order; nothing where it did not vote.
+    pub class_of_sample: Vec<Option<u32>>,
+}
+
+/// Counts the ballots of one question.
+#[must_use]
+pub fn vote(ballots: &[Ballot]) -> VoteOutcome {
+    let votes: Vec<Option<&str>> = ballots
+        .iter()
+        .map(|ballot| {
+            if ballot.status == AnswerStatus::Parsed {
+                ballot.answer
+            } else {
+                None
+            }
+        })
+        .collect();
+
+    // Each class by its representative: the answer to show for it, and its votes.
+    let mut counted: BTreeMap<&str, (&str, u32)> = BTreeMap::new();
+    for answer in votes.iter().flatten() {
+        let class = counted.entry(representative(answer)).or_insert((answer, 0));
+        class.1 += 1;
+        if (answer.len(), *answer) < (class.0.len(), class.0) {
+            class.0 = answer;
+        }
+    }
+
+    let mut ranked: Vec<(&str, &str, u32)> = counted
+        .into_iter()
+        .map(|(key, (answer, count))| (key, answer, count))
+        .collect();
+    ranked.sort_by(|left, right| {
+        (right.2.cmp(&left.2))
+            .then(left.1.len().cmp(&right.1.len()))
+            .then(left.1.cmp(right.1))
+    });
+    let rank_of: BTreeMap<&str, u32> = ranked
+        .iter()
+        .zip(0_u32..)
+        .map(|(class, rank)| (class.0, rank))
+        .collect();
+    let class_of_sample = votes
+        .iter()
+        .map(|vote| vote.and_then(|answer| rank_of.get(representative(answer)).copied()))
+        .collect();
+
+    let num_samples = count_u32(ballots.len());
+    let num_parsed = count_u32(votes.iter().flatten().count());
+    let num_truncated = count_u32(
+        ballots
+            .iter()
+            .filter(|ballot| ballot.status == AnswerStatus::Truncated)
+            .count(),
+    );
+    let first = ranked.first().map_or(0, |class| class.2);
+    let second = ranked.get(1).map_or(0, |class| class.2);
+    let share = |count: u32| {
+        if num_samples == 0 {
+            0.0
+        } else {
+            f64::from(count) / f64::from(num_samples)
+        }
+    };
+    let vote_entropy = ranked
+        .iter()
+        .map(|class| {
+            let part = f64::from(class.2) / f64::from(num_parsed);
+            part * part.recip().ln()
+        })
+        .sum::<f64>();
+
+    VoteOutcome {
+        pseudo_label: ranked.first().map(|class| class.1.to_owned()),
+        num_samples,
+        num_parsed,
+        num_truncated,
+        vote_share: share(first),
+        margin: share(first - second),
+        // Adding 0 turns the -0 of an empty sum into 0.
+        vote_entropy: vote_entropy + 0.0,
+        classes: ranked
+            .iter()
+            .map(|class| AnswerClass {
+                answer: class.1.to_owned(),
+                count: class.2,
+            })
+            .collect(),
+        class_of_sample,
+    }
+}
+
+fn count_u32(count: usize) -> u32 {
+    u32::try_from(count).unwrap_or(u32::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn parsed(answer: &str) -> Ballot<'_> {
+        Ballot {
+            status: AnswerStatus::Parsed,
+            answer: Some(answer),
+        }
+    }
+
+    const TRUNCATED: Ballot<'static> = Ballot {
+        status: AnswerStatus::Truncated,
+        answer: None,
+    };
+    const NO_BOX: Ballot<'static> = Ballot {
+        status: AnswerStatus::NoBox,
+        answer: None,
+    };
+
+    #[test]
+    fn the_majority_labels_and_all_samples_divide() {
+        let outcome = vote(&[
+            parsed("7"),
+            NO_BOX,
+            parsed("8"),
+            parsed("7"),
+            TRUNCATED,
+            parsed("9"),
+            parsed("7"),
+            NO_BOX,
+        ]);
+        assert_eq!(outcome.pseudo_label.as_deref(), Some("7"));
+        assert_eq!(
+            (
+                outcome.num_samples,
+                outcome.num_parsed,
+                outcome.num_truncated
+            ),
+            (8, 5, 1)
+        );
+        assert_eq!(outcome.vote_share, 3.0 / 8.0);
+        assert_eq!(outcome.margin, 2.0 / 8.0);
+        let expected_entropy = -(0.6_f64 * 0.6_f64.ln() + 2.0 * 0.2 * 0.2_f64.ln());
+        assert!((outcome.vote_entropy - expected_entropy).abs() < 1e-15);
+        let classes: Vec<(&str, u32)> = outcome
+            .classes
+            .iter()
+            .map(|class| (class.answer.as_str(), class.count))
+            .collect();
+        assert_eq!(classes, [("7", 3), ("8", 1), ("9", 1)]);
+        assert_eq!(
+            outcome.class_of_sample,
+            [
+                Some(0),
+                None,
+                Some(1),
+                Some(0),
+                None,
+                Some(2),
+                Some(0),
+                None
+            ]
+        );
+    }
+
+    #[test]
+    fn missing_answers_never_win() {
+        let outcome = vote(&[NO_BOX, NO_BOX, NO_BOX, NO_BOX, parsed("text:none")]);
+        assert_eq!(outcome.pseudo_label.as_deref(), Some("text:none"));
+        assert_eq!(outcome.vote_share, 0.2);
+    }
+
+    #[test]
+    fn without_a_readable_answer_there_is_no_label() {
+        let outcome = vote(&[NO_BOX, TRUNCATED]);
+        assert_eq!(outcome.pseudo_label, None);
+        assert_eq!((outcome.vote_share, outcome.margin), (0.0, 0.0));
+        assert!(outcome.classes.is_empty());
+        let empty = vote(&[]);
+        assert_eq!((empty.num_samples, empty.vote_share), (0, 0.0));
+        assert!(empty.vote_entropy.is_sign_positive() && empty.vote_entropy == 0.0);
+    }
+
+    #[test]
+    fn a_form_beside_a_failed_status_does_not_vote() {
+        let torn = Ballot {
+            status: AnswerStatus::Truncated,
+            answer: Some("3"),
+        };
+        let missing = Ballot {
+            status: AnswerStatus::Parsed,
+            answer: None,
+        };
+        let outcome = vote(&[torn, missing, parsed("4")]);
+        assert_eq!(
+            (outcome.pseudo_label.as_deref(), outcome.num_parsed),
+            (Some("4"), 1)
+        );
+    }
+
+    #[test]
+    fn ties_go_to_the_shorter_then_the_smaller_form() {
+        let label = |answers: &[&str]| {
+            vote(&answers.iter().map(|a| parsed(a)).collect::<Vec<_>>()).pseudo_label
+        };
+        assert_eq!(label(&["12", "9"]).as_deref(), Some("9"));
+        assert_eq!(label(&["9", "8"]).as_deref(), Some("8"));
+        assert_eq!(label(&["8", "12", "9", "12"]).as_deref(), Some("12"));
+    }
+
+    proptest! {
+        #[test]
+        fn row_order_changes_nothing_but_the_row_order(
+            answers in prop::collection::vec((0_u8..6, "[0-3]{1,2}"), 0..24),
+            seed: u64,
+        ) {
+            let ballots: Vec<Ballot> = answers
+                .iter()
+                .map(|(kind, answer)| match kind {
+                    0 => NO_BOX,
+                    1 => TRUNCATED,
+                    _ => parsed(answer),
+                })
+                .collect();
+            let key = crate::seed::StreamKey {
+                run_seed: seed, iteration: 1, phase: rzero_schema::vocab::Phase::Solver, step: 1, row: 0, sample: 0,
+            };
+            let order = crate::seed::permutation(ballots.len(), &mut crate::seed::random_stream("shuffle", &key));
+            let shuffled: Vec<Ballot> = order.iter().map(|&row| ballots[row]).collect();
+            let (before, after) = (vote(&ballots), vote(&shuffled));
+            let classes_after: Vec<_> = order.iter().map(|&row| before.class_of_sample[row]).collect();
+            prop_assert_eq!(&after.class_of_sample, &classes_after);
+            prop_assert_eq!(VoteOutcome { class_of_sample: Vec::new(), ..before }, VoteOutcome { class_of_sample: Vec::new(), ..after });
+        }
+
+        #[test]
+        fn counts_add_up(answers in prop::collection::vec("[0-3]{1,2}", 1..30)) {
+            let ballots: Vec<Ballot> = answers.iter().map(|answer| parsed(answer)).collect();
+            let outcome = vote(&ballots);
+            prop_assert_eq!(outcome.classes.iter().map(|class| class.count).sum::<u32>(), outcome.num_parsed);
+            prop_assert!(outcome.margin <= outcome.vote_share && outcome.vote_share <= 1.0);
+            prop_assert!(outcome.vote_entropy >= 0.0);
+            prop_assert_eq!(outcome.pseudo_label, outcome.classes.first().map(|class| class.answer.clone()));
+        }
+    }
+}

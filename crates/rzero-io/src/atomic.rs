@@ -1,0 +1,262 @@
+//! Files that appear whole or not at all. All bytes of a run leave through here.
+//!
+//! Bytes go to a temporary file in the target directory, then: flush, fsync, rename, fsync of the directory. The temporary's name
+//! tells which process on which host writes it, so that what a killed process left behind can be told from what is being written.
+
+use crate::error::{IoError, Result};
+use std::fs::{self, File};
+use std::io::{self, BufWriter, Read, Write};
+use std::path::{Path, PathBuf};
+use tempfile::NamedTempFile;
+
+/// What identifies a file's content.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FileDigest {
+    /// blake3 of the bytes, hexadecimal.
+    pub digest: String,
+    /// Number of bytes.
+    pub num_bytes: u64,
+}
+
+/// A file being written; it exists under its name only after [`AtomicFile::finish`].
+#[derive(Debug)]
+pub struct AtomicFile {
+    final_path: PathBuf,
+    temporary: BufWriter<NamedTempFile>,
+    hasher: blake3::Hasher,
+    num_bytes: u64,
+}
+
+impl AtomicFile {
+    /// Opens a temporary file beside `final_path`, creating the directory where needed.
+    ///
+    /// # Errors
+    /// When the directory or the file cannot be created.
+    pub fn create(final_path: &Path) -> Result<Self> {
+        let directory = directory_of(final_path);
+        fs::create_dir_all(directory).map_err(IoError::file("create directory", directory))?;
+        let name = final_path.file_name().unwrap_or_default().to_string_lossy();
+        let prefix = format!(".{name}.{}.{}.", host_name(), std::process::id());
+        let mut builder = tempfile::Builder::new();
+        builder.prefix(&prefix).suffix(TEMPORARY_SUFFIX).rand_bytes(6);
+        #[cfg(unix)]
+        builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
+        let temporary = builder.tempfile_in(directory).map_err(IoError::file("create a temporary file beside", final_path))?;
+        Ok(Self {
+            final_path: final_path.to_owned(),
+            temporary: BufWriter::with_capacity(1 << 18, temporary),
+            hasher: blake3::Hasher::new(),
+            num_bytes: 0,
+        })
+    }
+
+    /// Publishes the file, replacing one of the same name.
+    ///
+    /// # Errors
+    /// When a byte could not be made durable; nothing appears under the final name then.
+    pub fn finish(self) -> Result<FileDigest> {
+        self.publish(|temporary, path| temporary.persist(path).map(drop).map_err(|error| error.error))
+    }
+
+    /// Publishes the file unless one of the same name exists. Of several processes that try, exactly one succeeds.
+    ///
+    /// # Errors
+    /// [`IoError::AlreadyExists`] when the name is taken; else as [`AtomicFile::finish`].
+    pub fn finish_exclusive(self) -> Result<FileDigest> {
+        self.publish(|temporary, path| temporary.persist_noclobber(path).map(drop).map_err(|error| error.error))
+    }
+
+    fn publish(self, rename: impl FnOnce(NamedTempFile, &Path) -> io::Result<()>) -> Result<FileDigest> {
+        let Self { final_path, temporary, hasher, num_bytes } = self;
+        let temporary =
+            temporary.into_inner().map_err(|error| IoError::file("write", &final_path)(error.into_error()))?;
+        temporary.as_file().sync_all().map_err(IoError::file("sync", &final_path))?;
+        rename(temporary, &final_path).map_err(|error| match error.kind() {
+            io::ErrorKind::AlreadyExists => IoError::AlreadyExists { path: final_path.clone() },
+            _ => IoError::file("publish", &final_path)(error),
+        })?;
+        sync_directory(directory_of(&final_path))?;
+        Ok(FileDigest { digest: hasher.finalize().to_hex().to_string(), num_bytes })
+    }
+}
+
+impl Write for AtomicFile {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let written = self.temporary.write(bytes)?;
+        self.hasher.update(&bytes[..written]);
+        self.num_bytes += written as u64;
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.temporary.flush()
+    }
+}
+
+/// Publishes `bytes` under `path`, replacing a file of the same name.
+///
+/// # Errors
+/// As [`AtomicFile::finish`].
+pub fn write_bytes(path: &Path, bytes: &[u8]) -> Result<FileDigest> {
+    let mut file = AtomicFile::create(path)?;
+    file.write_all(bytes).map_err(IoError::file("write", path))?;
+    file.finish()
+}
+
+/// Publishes `bytes` under `path` unless the name is taken.
+///
+/// # Errors
+/// As [`AtomicFile::finish_exclusive`].
+pub fn write_bytes_exclusive(path: &Path, bytes: &[u8]) -> Result<FileDigest> {
+    let mut file = AtomicFile::create(path)?;
+    file.write_all(bytes).map_err(IoError::file("write", path))?;
+    file.finish_exclusive()
+}
+
+/// Reads a file once and says what identifies its content.
+///
+/// # Errors
+/// When the file cannot be read.
+pub fn digest_file(path: &Path) -> Result<FileDigest> {
+    let mut file = File::open(path).map_err(IoError::file("open", path))?;
+    let mut hasher = blake3::Hasher::new();
+    let mut buffer = vec![0; 1 << 18];
+    let mut num_bytes = 0;
+    loop {
+        let length = file.read(&mut buffer).map_err(IoError::file("read", path))?;
+        if length == 0 {
+            return Ok(FileDigest { digest: hasher.finalize().to_hex().to_string(), num_bytes });
+        }
+        hasher.update(&buffer[..length]);
+        num_bytes += length as u64;
+    }
+}
+
+/// Removes a file if it is there, durably.
+///
+/// # Errors
+/// When it is there and cannot be removed.
+pub fn remove_file(path: &Path) -> Result<()> {
+    match fs::remove_file(path) {
+        Ok(()) => sync_directory(directory_of(path)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(IoError::file("remove", path)(error)),
+    }
+}
+
+/// Removes the temporary files that dead processes of this host left in a directory; returns how many.
+/// Those of living processes and of other hosts stay.
+///
+/// # Errors
+/// When the directory is there and cannot be read, or a file cannot be removed.
+pub fn remove_stale_temporaries(directory: &Path) -> Result<usize> {
+    let entries = match fs::read_dir(directory) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(0),
+        entries => entries.map_err(IoError::file("read", directory))?,
+    };
+    let this_host = host_name();
+    let mut num_removed = 0;
+    for entry in entries {
+        let entry = entry.map_err(IoError::file("read", directory))?;
+        let Some((host, pid)) = writer_of(&entry.file_name().to_string_lossy()) else { continue };
+        if host == this_host && is_dead(pid) {
+            remove_file(&entry.path())?;
+            num_removed += 1;
+        }
+    }
+    Ok(num_removed)
+}
+
+const TEMPORARY_SUFFIX: &str = ".tmp";
+
+/// Host and process of a temporary file named `.{name}.{host}.{pid}.{random}.tmp`; `None` for every other name.
+fn writer_of(name: &str) -> Option<(String, u32)> {
+    let name = name.strip_prefix('.')?.strip_suffix(TEMPORARY_SUFFIX)?;
+    let mut parts = name.rsplitn(4, '.');
+    let (random, pid, host) = (parts.next()?, parts.next()?, parts.next()?);
+    parts.next().filter(|_| random.len() == 6)?;
+    Some((host.to_owned(), pid.parse().ok()?))
+}
+
+/// Whether a process of this host is gone; where that cannot be told, it counts as alive.
+fn is_dead(pid: u32) -> bool {
+    Path::new("/proc/self").exists() && !Path::new("/proc").join(pid.to_string()).exists()
+}
+
+/// This host's name, of letters, digits and hyphens only.
+fn host_name() -> String {
+    let name = fs::read_to_string("/proc/sys/kernel/hostname").or_else(|_| std::env::var("HOSTNAME")).unwrap_or_default();
+    let name: String = name.trim().chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).take(63).collect();
+    if name.is_empty() { "unknown".to_owned() } else { name }
+}
+
+fn directory_of(path: &Path) -> &Path {
+    match path.parent() {
+        Some(directory) if !directory.as_os_str().is_empty() => directory,
+        _ => Path::new("."),
+    }
+}
+
+fn sync_directory(directory: &Path) -> Result<()> {
+    File::open(directory).and_then(|directory| directory.sync_all()).map_err(IoError::file("sync", directory))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test stops where it cannot go on")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_appears_whole_with_its_digest() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("new/part.txt");
+        let written = write_bytes(&path, b"abc").unwrap();
+        assert_eq!(written, digest_file(&path).unwrap());
+        assert_eq!(written.num_bytes, 3);
+        assert_eq!(fs::read_dir(path.parent().unwrap()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn an_unfinished_file_leaves_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut file = AtomicFile::create(&folder.path().join("part")).unwrap();
+        file.write_all(b"half").unwrap();
+        drop(file);
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn only_one_of_many_publishes_exclusively() {
+        let folder = tempfile::tempdir().unwrap();
+        for round in 0..50 {
+            let path = folder.path().join(format!("manifest-{round}"));
+            let results: Vec<Result<FileDigest>> = std::thread::scope(|scope| {
+                let threads: Vec<_> = (0..4u8)
+                    .map(|thread| scope.spawn({ let path = &path; move || write_bytes_exclusive(path, &[thread; 100]) }))
+                    .collect();
+                threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+            });
+            let winners: Vec<_> = results.iter().filter_map(|result| result.as_ref().ok()).collect();
+            assert_eq!(winners.len(), 1);
+            assert_eq!(*winners[0], digest_file(&path).unwrap());
+            assert!(results.iter().all(|result| matches!(result, Ok(_) | Err(IoError::AlreadyExists { .. }))));
+        }
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 50);
+    }
+
+    #[test]
+    fn only_what_a_dead_process_of_this_host_left_is_removed() {
+        let folder = tempfile::tempdir().unwrap();
+        let touch = |name: String| fs::write(folder.path().join(name), "x").unwrap();
+        let mut child = std::process::Command::new("true").spawn().unwrap();
+        child.wait().unwrap();
+        touch(format!(".part.parquet.{}.{}.abcdef.tmp", host_name(), child.id()));
+        touch(format!(".part.parquet.{}.{}.abcdef.tmp", host_name(), std::process::id()));
+        touch(format!(".part.parquet.another-host.{}.abcdef.tmp", child.id()));
+        touch("part.parquet".to_owned());
+        touch(".hidden.tmp".to_owned());
+        assert_eq!(remove_stale_temporaries(folder.path()).unwrap(), 1);
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 4);
+        assert_eq!(remove_stale_temporaries(&folder.path().join("absent")).unwrap(), 0);
+    }
+}

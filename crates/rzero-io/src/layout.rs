@@ -1,0 +1,165 @@
+//! Where everything of a run lies. No other file builds a path inside a run directory.
+//!
+//! ```text
+//! RUN/run.json                                                      profile and seed of the whole run
+//! RUN/iter-001/curriculum/filter/curriculum-00000-of-00001.parquet  a part: {table}-{shard}-of-{shards}
+//! RUN/iter-001/curriculum/filter/manifest-00000-of-00001.json       written last: makes the parts of this shard exist
+//! RUN/iter-001/solver/step-03/grpo-step/checkpoint/                 the policy after step 3
+//! RUN/iter-001/solver/checkpoint/                                   the policy after the phase's last step
+//! ```
+
+use rzero_schema::ids::Place;
+use rzero_schema::vocab::{Phase, Stage};
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+/// Which part of a stage's work a process does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Shard {
+    /// Index, from 0.
+    pub index: u32,
+    /// Number of shards.
+    pub num: u32,
+}
+
+impl Shard {
+    /// The whole work in one shard.
+    pub const WHOLE: Self = Self { index: 0, num: 1 };
+}
+
+impl fmt::Display for Shard {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{:05}-of-{:05}", self.index, self.num)
+    }
+}
+
+/// The paths of one run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RunLayout {
+    root: PathBuf,
+}
+
+impl RunLayout {
+    /// The layout of the run in `root`.
+    pub fn new(root: impl Into<PathBuf>) -> Self {
+        Self { root: root.into() }
+    }
+
+    /// The run directory.
+    #[must_use]
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// The record of the run's profile and seed.
+    #[must_use]
+    pub fn run_record(&self) -> PathBuf {
+        self.root.join("run.json")
+    }
+
+    /// Folder of a phase.
+    #[must_use]
+    pub fn phase_folder(&self, iteration: u32, phase: Phase) -> PathBuf {
+        self.root.join(format!("iter-{iteration:03}")).join(phase.as_str())
+    }
+
+    /// Folder of a stage's output at a place.
+    #[must_use]
+    pub fn stage_folder(&self, stage: Stage, place: Place) -> PathBuf {
+        let mut folder = self.phase_folder(place.iteration, place.phase);
+        if place.step > 0 {
+            folder.push(format!("step-{:02}", place.step));
+        }
+        folder.push(stage.as_str());
+        folder
+    }
+
+    /// One shard of one table.
+    #[must_use]
+    pub fn part(&self, stage: Stage, place: Place, table: &str, shard: Shard) -> PathBuf {
+        self.stage_folder(stage, place).join(format!("{table}-{shard}.parquet"))
+    }
+
+    /// The manifest of one shard.
+    #[must_use]
+    pub fn manifest(&self, stage: Stage, place: Place, shard: Shard) -> PathBuf {
+        self.stage_folder(stage, place).join(manifest_name(shard))
+    }
+
+    /// The checkpoint that a training step leaves.
+    #[must_use]
+    pub fn step_checkpoint(&self, place: Place) -> PathBuf {
+        self.stage_folder(Stage::GrpoStep, place).join("checkpoint")
+    }
+
+    /// The optimiser state that a training step leaves.
+    #[must_use]
+    pub fn step_optimizer(&self, place: Place) -> PathBuf {
+        self.stage_folder(Stage::GrpoStep, place).join("optimizer.safetensors")
+    }
+
+    /// The checkpoint that a phase leaves after its last step.
+    #[must_use]
+    pub fn phase_checkpoint(&self, iteration: u32, phase: Phase) -> PathBuf {
+        self.phase_folder(iteration, phase).join("checkpoint")
+    }
+
+    /// A path as records name it: relative to the run, with `/` between its parts. `None` outside the run.
+    #[must_use]
+    pub fn relative(&self, path: &Path) -> Option<String> {
+        relative_to(&self.root, path)
+    }
+
+    /// The file that a record of this run names.
+    #[must_use]
+    pub fn absolute(&self, relative: &str) -> PathBuf {
+        self.root.join(relative)
+    }
+}
+
+/// A path relative to a folder, with `/` between its parts; `None` outside the folder.
+#[must_use]
+pub fn relative_to(folder: &Path, path: &Path) -> Option<String> {
+    let relative = path.strip_prefix(folder).ok()?;
+    Some(relative.components().map(|part| part.as_os_str().to_string_lossy()).collect::<Vec<_>>().join("/"))
+}
+
+/// The command that makes a stage's output at a place, as a person would type it.
+#[must_use]
+pub fn command(run: &Path, stage: Stage, place: Place) -> String {
+    let step = if place.step > 0 { format!(" --step {}", place.step) } else { String::new() };
+    format!("{stage} --run {} --iteration {} --phase {}{step}", run.display(), place.iteration, place.phase)
+}
+
+fn manifest_name(shard: Shard) -> String {
+    format!("manifest-{shard}.json")
+}
+
+/// The shard whose manifest bears this name; `None` for every other name.
+#[must_use]
+pub fn shard_of_manifest(name: &str) -> Option<Shard> {
+    let (index, num) = name.strip_prefix("manifest-")?.strip_suffix(".json")?.split_once("-of-")?;
+    let shard = Shard { index: index.parse().ok()?, num: num.parse().ok()? };
+    (shard.index < shard.num && manifest_name(shard) == name).then_some(shard)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test stops where it cannot go on")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_read_like_the_run() {
+        let layout = RunLayout::new("/runs/a");
+        let step = Place { iteration: 1, phase: Phase::Solver, step: 3 };
+        let part = layout.part(Stage::SolveSample, step, "rollouts", Shard { index: 2, num: 4 });
+        assert_eq!(part, Path::new("/runs/a/iter-001/solver/step-03/solve-sample/rollouts-00002-of-00004.parquet"));
+        let curriculum = Place { iteration: 12, phase: Phase::Curriculum, step: 0 };
+        let manifest = layout.manifest(Stage::Filter, curriculum, Shard::WHOLE);
+        assert_eq!(layout.relative(&manifest).unwrap(), "iter-012/curriculum/filter/manifest-00000-of-00001.json");
+        assert_eq!(shard_of_manifest("manifest-00000-of-00001.json"), Some(Shard::WHOLE));
+        for name in ["manifest-0-of-1.json", "manifest-00001-of-00001.json", "manifest.json", "labels-00000-of-00001.json"] {
+            assert_eq!(shard_of_manifest(name), None);
+        }
+    }
+}

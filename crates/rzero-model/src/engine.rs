@@ -1,0 +1,228 @@
+//! Many completions of many prompts: the engine behind every sampling stage. It knows token ids only.
+//!
+//! Each thread keeps a batch of sequences of its own and feeds it one token at a time; a finished sequence leaves and the next
+//! waiting one enters. A prompt is prefilled once, by the first thread that needs it, and its cache shared by all its completions.
+//! A completion depends on the weights, its prompt, the settings and its own random stream, and on nothing else: not on the
+//! batch, the thread or the order. Deliberately absent: servers, paging, beams.
+
+use crate::decoder::{Decoder, Prefix, Scratch, Sequence};
+use crate::error::ModelError;
+use crate::kv_cache::CacheBlock;
+use crate::sampler::{Drawn, Sampler};
+use rzero_algo::seed::RandomStream;
+use rzero_schema::profile::SamplingSettings;
+use rzero_schema::vocab::FinishReason;
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+
+/// One prompt and the random streams of its completions, one each.
+#[derive(Debug, Clone)]
+pub struct Request {
+    /// Prompt tokens; at least one.
+    pub prompt: Vec<u32>,
+    /// One stream a completion.
+    pub streams: Vec<RandomStream>,
+}
+
+/// One finished completion.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Completion {
+    /// Tokens written, the stop token included where there is one.
+    pub tokens: Vec<u32>,
+    /// Log-probability of each under the untruncated policy at temperature 1.
+    pub policy_logprobs: Vec<f32>,
+    /// Log-probability of each under the distribution it was drawn from.
+    pub sampler_logprobs: Vec<f32>,
+    /// Why it ended.
+    pub finish: FinishReason,
+}
+
+/// How a batch of requests is worked through, without influence on the results.
+#[derive(Debug, Clone, Copy)]
+pub struct Work<'a> {
+    /// Threads.
+    pub threads: usize,
+    /// Sequences side by side on each.
+    pub batch_size: usize,
+    /// Set from outside to stop early.
+    pub interrupt: &'a AtomicBool,
+}
+
+/// Told of every finished completion: its number of tokens.
+pub type OnCompletion<'a> = &'a (dyn Fn(usize) + Sync);
+
+/// Completes every prompt once for each of its streams; results stand in the order of requests and streams.
+///
+/// # Errors
+/// When a prompt is empty, too long for the model or holds unknown tokens, or when the interrupt is set.
+pub fn generate(
+    decoder: &Decoder,
+    requests: &[Request],
+    sampling: &SamplingSettings,
+    work: Work<'_>,
+    on_completion: OnCompletion<'_>,
+) -> Result<Vec<Vec<Completion>>, ModelError> {
+    check(decoder, requests)?;
+    let items: Vec<(usize, usize)> = requests
+        .iter()
+        .enumerate()
+        .flat_map(|(request, content)| (0..content.streams.len()).map(move |sample| (request, sample)))
+        .collect();
+    let queue = Queue { decoder, requests, items: &items, next: AtomicUsize::new(0), prefixes: Mutex::default() };
+    let threads = work.threads.clamp(1, items.len().max(1));
+    // Few sequences are spread over the threads rather than left to the first one.
+    let batch_size = work.batch_size.min(items.len().div_ceil(threads)).max(1);
+    let work = Work { batch_size, ..work };
+    let finished: Vec<Vec<(usize, Completion)>> = std::thread::scope(|scope| {
+        let workers: Vec<_> =
+            (0..threads).map(|_| scope.spawn(|| run_worker(&queue, sampling, work, on_completion))).collect();
+        workers.into_iter().map(|worker| worker.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))).collect()
+    });
+    if work.interrupt.load(Ordering::Relaxed) {
+        return Err(ModelError::Interrupted);
+    }
+    let mut by_item: Vec<Option<Completion>> = vec![None; items.len()];
+    for (item, completion) in finished.into_iter().flatten() {
+        by_item[item] = Some(completion);
+    }
+    let mut completions = by_item.into_iter().map(|completion| completion.expect("workers leave the queue empty"));
+    Ok(requests.iter().map(|request| completions.by_ref().take(request.streams.len()).collect()).collect())
+}
+
+fn check(decoder: &Decoder, requests: &[Request]) -> Result<(), ModelError> {
+    let config = decoder.config();
+    for (index, request) in requests.iter().enumerate() {
+        let refuse = |problem: String| Err(ModelError::Request(format!("prompt {index} {problem}")));
+        if request.prompt.is_empty() {
+            return refuse("is empty".to_owned());
+        }
+        if request.prompt.len() >= config.max_positions {
+            return refuse(format!("has {} tokens, the model has {} positions", request.prompt.len(), config.max_positions));
+        }
+        if let Some(token) = request.prompt.iter().find(|token| **token as usize >= config.vocab_size) {
+            return refuse(format!("holds token {token}, the vocabulary has {}", config.vocab_size));
+        }
+    }
+    Ok(())
+}
+
+type SharedPrefix = Arc<OnceLock<Arc<Prefix>>>;
+
+/// The waiting completions, and the prompts that are in use.
+struct Queue<'a> {
+    decoder: &'a Decoder,
+    requests: &'a [Request],
+    items: &'a [(usize, usize)],
+    next: AtomicUsize,
+    /// By request: its prefix and how many completions have yet to take it.
+    prefixes: Mutex<BTreeMap<usize, (SharedPrefix, usize)>>,
+}
+
+impl Queue<'_> {
+    fn take(&self) -> Option<(usize, usize, usize)> {
+        let item = self.next.fetch_add(1, Ordering::Relaxed);
+        self.items.get(item).map(|(request, sample)| (item, *request, *sample))
+    }
+
+    /// The prompt's prefix, made by whoever comes first and forgotten by the queue once every completion has taken it.
+    fn prefix(&self, request: usize, scratch: &mut Scratch) -> Arc<Prefix> {
+        let shared = {
+            let mut prefixes = self.prefixes.lock().unwrap_or_else(PoisonError::into_inner);
+            let (shared, waiting) =
+                prefixes.entry(request).or_insert_with(|| (SharedPrefix::default(), self.requests[request].streams.len()));
+            let shared = shared.clone();
+            *waiting -= 1;
+            if *waiting == 0 {
+                prefixes.remove(&request);
+            }
+            shared
+        };
+        shared.get_or_init(|| Arc::new(self.decoder.prefill(&self.requests[request].prompt, scratch))).clone()
+    }
+}
+
+/// One sequence of a worker's batch.
+struct Slot {
+    item: usize,
+    sequence: Sequence,
+    stream: RandomStream,
+    limit: usize,
+    completion: Completion,
+}
+
+impl Slot {
+    /// Takes a drawn token; true when the completion is finished.
+    fn accept(&mut self, drawn: Drawn, stop_tokens: &[u32]) -> bool {
+        self.sequence.token = drawn.token;
+        self.completion.tokens.push(drawn.token);
+        self.completion.policy_logprobs.push(drawn.policy_logprob);
+        self.completion.sampler_logprobs.push(drawn.sampler_logprob);
+        let is_stopped = stop_tokens.contains(&drawn.token);
+        self.completion.finish = if is_stopped { FinishReason::Stop } else { FinishReason::Length };
+        is_stopped || self.completion.tokens.len() >= self.limit
+    }
+}
+
+fn run_worker(
+    queue: &Queue<'_>,
+    sampling: &SamplingSettings,
+    work: Work<'_>,
+    on_completion: OnCompletion<'_>,
+) -> Vec<(usize, Completion)> {
+    let decoder = queue.decoder;
+    let (vocab, stop_tokens) = (decoder.config().vocab_size, &decoder.config().eos_tokens);
+    let mut sampler = Sampler::new(sampling);
+    let (mut scratch, mut prefill_scratch) = (Scratch::default(), Scratch::default());
+    let mut slots: Vec<Slot> = Vec::with_capacity(work.batch_size);
+    let mut free_caches: Vec<CacheBlock> = Vec::new();
+    let mut finished = Vec::new();
+    let mut is_drained = false;
+    while !work.interrupt.load(Ordering::Relaxed) {
+        while slots.len() < work.batch_size && !is_drained {
+            let Some((item, request, sample)) = queue.take() else {
+                is_drained = true;
+                break;
+            };
+            let prefix = queue.prefix(request, &mut prefill_scratch);
+            let room = decoder.config().max_positions - prefix.cache.len();
+            let own = free_caches.pop().unwrap_or_else(|| CacheBlock::new(decoder.config(), sampling.max_tokens));
+            let mut stream = queue.requests[request].streams[sample].clone();
+            let drawn = sampler.draw(&prefix.logits, &mut stream);
+            let completion = Completion {
+                tokens: Vec::new(),
+                policy_logprobs: Vec::new(),
+                sampler_logprobs: Vec::new(),
+                finish: FinishReason::Length,
+            };
+            let sequence = Sequence { prefix, own, token: drawn.token };
+            let mut slot = Slot { item, sequence, stream, limit: sampling.max_tokens.min(room), completion };
+            if slot.accept(drawn, stop_tokens) {
+                on_completion(slot.completion.tokens.len());
+                finished.push((slot.item, slot.completion));
+                slot.sequence.own.clear();
+                free_caches.push(slot.sequence.own);
+            } else {
+                slots.push(slot);
+            }
+        }
+        if slots.is_empty() {
+            break;
+        }
+        let mut sequences: Vec<&mut Sequence> = slots.iter_mut().map(|slot| &mut slot.sequence).collect();
+        decoder.step(&mut sequences, &mut scratch);
+        // From the last row to the first, so that swap_remove moves only rows that have been seen.
+        for index in (0..slots.len()).rev() {
+            let slot = &mut slots[index];
+            let drawn = sampler.draw(&scratch.logits[index * vocab..(index + 1) * vocab], &mut slot.stream);
+            if slot.accept(drawn, stop_tokens) {
+                let mut slot = slots.swap_remove(index);
+                on_completion(slot.completion.tokens.len());
+                finished.push((slot.item, slot.completion));
+                slot.sequence.own.clear();
+                free_caches.push(slot.sequence.own);
+            }
+        }
+    }
+    finished
+}

@@ -1,0 +1,77 @@
+//! What is typed: the flags that every stage shares. Nothing is derived here; [`crate::context`] does that once.
+
+use clap::Args;
+use rzero_schema::vocab::Phase;
+use std::path::PathBuf;
+
+/// Flags that say where a stage works. What it does stands in the profile.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Where")]
+pub struct CommonArgs {
+    /// Run directory: everything a run reads and writes lies below it
+    #[arg(long, env = "RZERO_RUN", value_name = "DIR")]
+    pub run: PathBuf,
+
+    /// Profile with every number of the run; left out, the one that the run began with
+    #[arg(long, env = "RZERO_PROFILE", value_name = "FILE")]
+    pub profile: Option<PathBuf>,
+
+    /// Replace one key of the profile, for example solver.grpo.kl_coef=0; may be repeated (in the environment: split by `;`)
+    #[arg(long = "set", env = "RZERO_SET", value_name = "KEY=VALUE", value_delimiter = ';')]
+    pub overrides: Vec<String>,
+
+    /// Iteration, from 1; 0 is the base model and has an evaluation only
+    #[arg(long, value_name = "N")]
+    pub iteration: u32,
+
+    /// Phase of the iteration, for stages that serve several
+    #[arg(long, value_name = "PHASE")]
+    pub phase: Option<Phase>,
+
+    /// Step within the phase, from 1; in the challenger and solver phases only
+    #[arg(long, value_name = "N")]
+    pub step: Option<u32>,
+
+    /// Which shard of the work to do
+    #[arg(long, env = "SHARD_INDEX", value_name = "I", default_value_t = 0)]
+    pub shard_index: u32,
+
+    /// Into how many shards the work is cut
+    #[arg(long, env = "NUM_SHARDS", value_name = "M", default_value_t = 1)]
+    pub num_shards: u32,
+
+    /// Number of the first shard: 1 for schedulers that count array jobs from 1
+    #[arg(long, env = "RZERO_INDEX_BASE", value_name = "B", default_value_t = 0)]
+    pub index_base: u32,
+
+    /// Threads to use; left out, all cores. Does not change what is written
+    #[arg(long, env = "RZERO_THREADS", value_name = "N", help_heading = "How")]
+    pub threads: Option<usize>,
+
+    /// Folder that the profile's paths are relative to; left out, the nearest folder upwards that holds `justfile` and `pipelines`
+    #[arg(long, env = "RZERO_ROOT", value_name = "DIR")]
+    pub project_root: Option<PathBuf>,
+
+    /// Replace output that was made from other inputs or another profile
+    #[arg(long, help_heading = "How")]
+    pub overwrite: bool,
+
+    /// Say what would be done, and why, and do nothing
+    #[arg(long, help_heading = "How")]
+    pub dry_run: bool,
+
+    /// No progress and no messages but warnings and errors
+    #[arg(long, short, help_heading = "How")]
+    pub quiet: bool,
+
+    /// More messages (RUST_LOG chooses them one by one)
+    #[arg(long, short, help_heading = "How", conflicts_with = "quiet")]
+    pub verbose: bool,
+}
+
+/// How the exit codes stand in `--help`.
+pub const EXIT_CODES_HELP: &str = "\
+Exit codes: 0 done, or already complete; 1 internal error; 2 usage or profile; 3 an input breaks its schema or is incomplete;
+4 output exists that was made from something else; 75 interrupted, safe to run again.
+
+Prints the path of the manifest to stdout; messages and progress go to stderr.";

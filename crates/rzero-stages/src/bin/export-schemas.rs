@@ -1,0 +1,11 @@
+//! `export-schemas`: see [`rzero_stages::stages::schemas`].
+
+use rzero_stages::stages::schemas;
+use std::process::ExitCode;
+
+#[global_allocator]
+static ALLOCATOR: rzero_stages::MiMalloc = rzero_stages::MiMalloc;
+
+fn main() -> ExitCode {
+    rzero_stages::exit::main_with(schemas::run)
+}

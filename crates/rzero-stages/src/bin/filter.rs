@@ -1,0 +1,11 @@
+//! `filter`: see [`rzero_stages::stages::filter`].
+
+use rzero_stages::stages::filter;
+use std::process::ExitCode;
+
+#[global_allocator]
+static ALLOCATOR: rzero_stages::MiMalloc = rzero_stages::MiMalloc;
+
+fn main() -> ExitCode {
+    rzero_stages::exit::main_with(filter::run)
+}

@@ -1,0 +1,55 @@
+//! Which checkpoint a role stands at: where each iteration starts, what a step continues from, what an iteration leaves.
+
+use crate::context::StageContext;
+use rzero_schema::ids::Place;
+use rzero_schema::vocab::{Phase, Role, StartFrom};
+use std::path::PathBuf;
+
+impl StageContext {
+    /// The checkpoint that a role has after an iteration; iteration 0 is the base model.
+    ///
+    /// # Errors
+    /// When the base model is meant and the project's folder is not found.
+    pub fn checkpoint_dir(&self, role: Role, iteration: u32) -> anyhow::Result<PathBuf> {
+        let (phase, num_steps, _) = self.training(role);
+        if iteration == 0 {
+            self.project_path(&self.profile.model.path)
+        } else if num_steps == 0 {
+            self.start_checkpoint(role, iteration)
+        } else {
+            Ok(self.layout.phase_checkpoint(iteration, phase))
+        }
+    }
+
+    /// The checkpoint that a role's training starts an iteration from.
+    ///
+    /// # Errors
+    /// As [`StageContext::checkpoint_dir`].
+    pub fn start_checkpoint(&self, role: Role, iteration: u32) -> anyhow::Result<PathBuf> {
+        let before = iteration.saturating_sub(1);
+        match self.training(role).2 {
+            StartFrom::Previous => self.checkpoint_dir(role, before),
+            StartFrom::Base => self.checkpoint_dir(role, 0),
+            StartFrom::Solver => self.checkpoint_dir(Role::Solver, before),
+        }
+    }
+
+    /// The checkpoint of the policy that a training step samples from and updates: that of the step before.
+    ///
+    /// # Errors
+    /// As [`StageContext::checkpoint_dir`].
+    pub fn policy_checkpoint(&self, role: Role, iteration: u32, step: u32) -> anyhow::Result<PathBuf> {
+        if step <= 1 {
+            return self.start_checkpoint(role, iteration);
+        }
+        Ok(self.layout.step_checkpoint(Place { iteration, phase: self.training(role).0, step: step - 1 }))
+    }
+
+    /// Phase, number of steps and start of a role's training.
+    fn training(&self, role: Role) -> (Phase, u32, StartFrom) {
+        match role {
+            Role::Challenger => (Phase::Challenger, self.profile.challenger.steps, self.profile.challenger.start_from),
+            Role::Solver => (Phase::Solver, self.profile.solver.steps, self.profile.solver.start_from),
+        }
+    }
+}

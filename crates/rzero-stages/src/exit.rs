@@ -1,0 +1,127 @@
+//! How a stage ends: the exit codes, which are an interface, and the one `main` that all binaries share.
+
+use crate::console;
+use crate::interrupt::Interrupted;
+use rzero_io::error::{Blame, IoError};
+use rzero_schema::profile::ProfileError;
+use std::process::ExitCode;
+
+/// The exit codes of every binary of this project.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum StageExit {
+    /// Done, or already complete.
+    Done = 0,
+    /// The system failed, or the program has a defect.
+    Internal = 1,
+    /// Flags, environment or profile are wrong.
+    Usage = 2,
+    /// An input breaks its schema or is incomplete.
+    Input = 3,
+    /// Output exists that was made from other inputs or another profile.
+    Conflict = 4,
+    /// Stopped by SIGTERM, SIGINT or SIGUSR1; nothing half-written remains, run it again.
+    Interrupted = 75,
+}
+
+impl From<StageExit> for ExitCode {
+    fn from(exit: StageExit) -> Self {
+        Self::from(exit as u8)
+    }
+}
+
+/// A failure that a stage itself finds, with its exit code and what to do about it.
+#[derive(Debug, thiserror::Error)]
+#[error("{message}")]
+pub struct StageFailure {
+    exit: StageExit,
+    message: String,
+    hint: Option<String>,
+}
+
+impl StageFailure {
+    /// Flags, environment or profile are wrong: exit code 2.
+    pub fn usage(message: impl Into<String>) -> Self {
+        Self { exit: StageExit::Usage, message: message.into(), hint: None }
+    }
+
+    /// An input breaks its schema or is incomplete: exit code 3.
+    pub fn input(message: impl Into<String>) -> Self {
+        Self { exit: StageExit::Input, message: message.into(), hint: None }
+    }
+
+    /// Output exists that was made from something else: exit code 4.
+    pub fn conflict(message: impl Into<String>) -> Self {
+        Self { exit: StageExit::Conflict, message: message.into(), hint: None }
+    }
+
+    /// The program contradicts itself: exit code 1.
+    pub fn internal(message: impl Into<String>) -> Self {
+        Self { exit: StageExit::Internal, message: message.into(), hint: None }
+    }
+
+    /// Adds what to do about it.
+    #[must_use]
+    pub fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+}
+
+/// Runs a binary: reads its flags, runs it, prints what went wrong with every cause and hint, and chooses the exit code.
+pub fn main_with<A: clap::Parser>(run: impl FnOnce(&A) -> anyhow::Result<()>) -> ExitCode {
+    std::panic::set_hook(Box::new(console::print_panic));
+    let args = match A::try_parse() {
+        Ok(args) => args,
+        Err(error) => {
+            // Nothing is left to do when the terminal is gone.
+            error.print().ok();
+            return if error.use_stderr() { StageExit::Usage.into() } else { StageExit::Done.into() };
+        }
+    };
+    match std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| run(&args))) {
+        Ok(Ok(())) => StageExit::Done.into(),
+        Ok(Err(error)) => {
+            console::print_error(&error, &hints(&error));
+            exit_of(&error).into()
+        }
+        Err(_panic) => StageExit::Internal.into(),
+    }
+}
+
+/// The exit code of an error: that of the first cause which has one.
+#[must_use]
+pub fn exit_of(error: &anyhow::Error) -> StageExit {
+    let known = error.chain().find_map(|cause| {
+        if let Some(failure) = cause.downcast_ref::<StageFailure>() {
+            Some(failure.exit)
+        } else if let Some(error) = cause.downcast_ref::<IoError>() {
+            Some(match error.blame() {
+                Blame::Internal => StageExit::Internal,
+                Blame::Input => StageExit::Input,
+                Blame::Conflict => StageExit::Conflict,
+            })
+        } else if cause.is::<ProfileError>() {
+            Some(StageExit::Usage)
+        } else if cause.is::<Interrupted>() {
+            Some(StageExit::Interrupted)
+        } else {
+            None
+        }
+    });
+    known.unwrap_or(StageExit::Internal)
+}
+
+/// What each cause of an error says to do, outermost first.
+#[must_use]
+pub fn hints(error: &anyhow::Error) -> Vec<String> {
+    error
+        .chain()
+        .filter_map(|cause| match (cause.downcast_ref::<StageFailure>(), cause.downcast_ref::<IoError>()) {
+            (Some(failure), _) => failure.hint.clone(),
+            (None, Some(error)) => error.hint(),
+            (None, None) if cause.is::<Interrupted>() => Some("run the same command again".to_owned()),
+            (None, None) => None,
+        })
+        .collect()
+}

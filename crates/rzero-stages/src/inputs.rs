@@ -1,0 +1,221 @@
+//! What a stage is made from: outputs of earlier stages, checkpoints, prompts. All of it enters the fingerprint.
+//!
+//! A stage declares its inputs before it runs. What is missing is remembered, not thrown, so that `--dry-run` can tell all of it.
+//! All shards of a stage declare the same inputs.
+
+use crate::context::{StageContext, read_text};
+use crate::exit::StageFailure;
+use rzero_io::atomic::digest_file;
+use rzero_io::error::IoError;
+use rzero_io::set::StageOutput;
+use rzero_schema::ids::Place;
+use rzero_schema::manifest::FileRecord;
+use rzero_schema::vocab::Stage;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+/// The declared inputs of a stage.
+#[derive(Debug)]
+pub struct StageInputs<'a> {
+    context: &'a StageContext,
+    inputs: Vec<Input>,
+    digests: BTreeMap<String, String>,
+}
+
+/// One declared input.
+#[derive(Debug)]
+struct Input {
+    /// How people call it.
+    what: String,
+    /// Where it lies.
+    path: PathBuf,
+    found: anyhow::Result<Found>,
+}
+
+#[derive(Debug)]
+enum Found {
+    Output(Box<StageOutput>),
+    Files(Vec<FileRecord>),
+}
+
+/// One input as `--dry-run` tells it.
+#[derive(Debug)]
+pub(crate) struct InputState<'a> {
+    pub(crate) what: &'a str,
+    pub(crate) path: &'a Path,
+    pub(crate) problem: Option<&'a anyhow::Error>,
+}
+
+impl<'a> StageInputs<'a> {
+    /// No inputs yet.
+    #[must_use]
+    pub fn new(context: &'a StageContext) -> Self {
+        Self { context, inputs: Vec::new(), digests: BTreeMap::new() }
+    }
+
+    /// Declares the output of a stage at the same place.
+    #[must_use]
+    pub fn with_stage(self, stage: Stage) -> Self {
+        let place = self.context.place;
+        self.with_stage_at(stage, place)
+    }
+
+    /// Declares the output of a stage at another place.
+    #[must_use]
+    pub fn with_stage_at(mut self, stage: Stage, place: Place) -> Self {
+        let layout = &self.context.layout;
+        let found = StageOutput::open(layout, stage, place).map(|output| Found::Output(Box::new(output)));
+        let input = Input { what: format!("{stage} at {place}"), path: layout.stage_folder(stage, place), found: found.map_err(Into::into) };
+        self.inputs.push(input);
+        self
+    }
+
+    /// Declares a file, such as a prompt. `what` names it in the manifest's digests.
+    #[must_use]
+    pub fn with_file(mut self, what: &str, path: &Path) -> Self {
+        let found = self.record(path).map(|record| {
+            self.digests.insert(what.to_owned(), record.digest.clone());
+            Found::Files(vec![record])
+        });
+        self.inputs.push(Input { what: what.to_owned(), path: path.to_owned(), found });
+        self
+    }
+
+    /// Declares a checkpoint folder: its config, its tokenizer and all its weights.
+    #[must_use]
+    pub fn with_checkpoint(mut self, what: &str, folder: &Path) -> Self {
+        let found = checkpoint_files(folder).and_then(|files| {
+            let mut records = Vec::new();
+            for file in files {
+                let record = self.record(&file)?;
+                let name = file.file_name().unwrap_or_default().to_string_lossy().into_owned();
+                self.digests.insert(format!("{what}/{name}"), record.digest.clone());
+                records.push(record);
+            }
+            Ok(Found::Files(records))
+        });
+        self.inputs.push(Input { what: what.to_owned(), path: folder.to_owned(), found });
+        self
+    }
+
+    /// Declares a value that decides the output but stands in no file, such as the index of a variant.
+    #[must_use]
+    pub fn with_value(mut self, what: &str, value: impl std::fmt::Display) -> Self {
+        self.digests.insert(what.to_owned(), value.to_string());
+        self
+    }
+
+    /// The output of a declared stage; where a stage was declared at several places, the first.
+    ///
+    /// # Errors
+    /// When it was not declared.
+    pub fn output(&self, stage: Stage) -> anyhow::Result<&StageOutput> {
+        self.outputs().find(|output| output.stage() == stage).ok_or_else(|| undeclared(stage.as_str()))
+    }
+
+    /// The output of a stage that was declared at `place`.
+    ///
+    /// # Errors
+    /// When it was not declared.
+    pub fn output_at(&self, stage: Stage, place: Place) -> anyhow::Result<&StageOutput> {
+        self.outputs().find(|output| output.stage() == stage && output.place() == place).ok_or_else(|| undeclared(stage.as_str()))
+    }
+
+    /// Where a declared file or checkpoint lies.
+    ///
+    /// # Errors
+    /// When it was not declared.
+    pub fn path(&self, what: &str) -> anyhow::Result<&Path> {
+        self.inputs.iter().find(|input| input.what == what).map(|input| input.path.as_path()).ok_or_else(|| undeclared(what))
+    }
+
+    /// The text of a declared file.
+    ///
+    /// # Errors
+    /// When it was not declared or cannot be read.
+    pub fn text(&self, what: &str) -> anyhow::Result<String> {
+        read_text(self.path(what)?)
+    }
+
+    /// The records of every input file, in the order of declaration.
+    pub(crate) fn records(&self) -> Vec<FileRecord> {
+        let found = self.inputs.iter().filter_map(|input| input.found.as_ref().ok());
+        found
+            .flat_map(|found| match found {
+                Found::Output(output) => output.input_records(),
+                Found::Files(records) => records.clone(),
+            })
+            .collect()
+    }
+
+    pub(crate) fn digests(&self) -> &BTreeMap<String, String> {
+        &self.digests
+    }
+
+    pub(crate) fn states(&self) -> impl Iterator<Item = InputState<'_>> {
+        self.inputs.iter().map(|input| InputState { what: &input.what, path: &input.path, problem: input.found.as_ref().err() })
+    }
+
+    /// All inputs are there, or the first problem.
+    pub(crate) fn require_all(mut self) -> anyhow::Result<Self> {
+        if let Some(at) = self.inputs.iter().position(|input| input.found.is_err()) {
+            let input = self.inputs.swap_remove(at);
+            let what = input.what;
+            return Err(input.found.err().unwrap_or_else(|| undeclared(&what)).context(format!("cannot use input {what}")));
+        }
+        Ok(self)
+    }
+
+    fn outputs(&self) -> impl Iterator<Item = &StageOutput> {
+        self.inputs.iter().filter_map(|input| match &input.found {
+            Ok(Found::Output(output)) => Some(&**output),
+            _ => None,
+        })
+    }
+
+    fn record(&self, path: &Path) -> anyhow::Result<FileRecord> {
+        let digest = digest_file(path)?;
+        Ok(FileRecord {
+            path: self.context.record_path(path),
+            digest: digest.digest,
+            num_bytes: digest.num_bytes,
+            table: None,
+            table_version: None,
+            num_rows: None,
+        })
+    }
+}
+
+/// Config, tokenizer and weights of a checkpoint, in a fixed order.
+fn checkpoint_files(folder: &Path) -> anyhow::Result<Vec<PathBuf>> {
+    let missing = |what: &str| {
+        let message = format!("{} holds no checkpoint: it has no {what}", folder.display());
+        StageFailure::input(message).hint("run the grpo-step stages that lead to it, or name an existing model in the profile")
+    };
+    let mut files = Vec::new();
+    for name in ["config.json", "tokenizer.json"] {
+        let file = folder.join(name);
+        if !file.is_file() {
+            return Err(missing(name).into());
+        }
+        files.push(file);
+    }
+    let mut weights = Vec::new();
+    for entry in std::fs::read_dir(folder).map_err(IoError::file("read", folder))? {
+        let path = entry.map_err(IoError::file("read", folder))?.path();
+        let is_hidden = path.file_name().is_none_or(|name| name.to_string_lossy().starts_with('.'));
+        if !is_hidden && path.extension().is_some_and(|extension| extension == "safetensors") {
+            weights.push(path);
+        }
+    }
+    if weights.is_empty() {
+        return Err(missing("*.safetensors").into());
+    }
+    weights.sort();
+    files.append(&mut weights);
+    Ok(files)
+}
+
+fn undeclared(what: &str) -> anyhow::Error {
+    StageFailure::internal(format!("input {what} is used but was not declared")).into()
+}

@@ -1,0 +1,82 @@
+# R-Zero: a base model is split into a Challenger and a Solver that teach each other.
+#
+# Variables stand before the recipe:  just profile=smoke run=data/runs/try iterate 1
+# What stands where:  pipelines/loop.just   the order of everything: phases, iterations
+#                     pipelines/stages.just one recipe for each stage
+#                     pipelines/make.just   the embedded model, the held-out ladder, the schemas
+#                     pipelines/stage.bash  how a recipe runs a stage
+
+set script-interpreter := ["bash", "-euo", "pipefail"]
+
+import 'pipelines/loop.just'
+import 'pipelines/stages.just'
+import 'pipelines/make.just'
+
+# Every number of a run: pipelines/profiles/NAME.toml
+profile := "tiny"
+
+# Where the run lives. One run directory holds one profile and one seed.
+run := "data/runs" / profile
+
+# Keys of the profile to replace, split by `;`, for example "seed=2;solver.grpo.kl_coef=0"
+set := ""
+
+# Into how many processes the stages that can be cut are cut. Does not change a row.
+shards := "1"
+
+# Threads of a stage. Does not change a byte.
+threads := env("RZERO_THREADS", num_cpus())
+
+# Where the stage binaries lie.
+bin := env("CARGO_TARGET_DIR", "target") / "release"
+
+# What the stages read. The log is down to warnings and the progress bars; RUST_LOG=info brings the rest back.
+export RZERO_RUN := run
+export RZERO_PROFILE := "pipelines/profiles" / profile + ".toml"
+export RZERO_SET := set
+export RZERO_THREADS := threads
+export RUST_LOG := env("RUST_LOG", "warn,rzero_stages::console=info")
+
+# What pipelines/stage.bash reads.
+export RZERO_BIN := bin
+export RZERO_SHARDS := shards
+export RZERO_JUST := just_executable()
+
+# Tests say themselves which run they mean.
+without_run := "env -u RZERO_RUN -u RZERO_PROFILE -u RZERO_SET -u RZERO_THREADS -u RUST_LOG"
+
+# This program once more, with the same variables.
+again := quote(just_executable()) + " --justfile " + quote(justfile()) + " profile=" + quote(profile) + " run=" + quote(run) + " set=" + quote(set) + " shards=" + quote(shards) + " threads=" + quote(threads) + " bin=" + quote(bin)
+
+# List the recipes
+[private]
+default:
+    @{{ again }} --list --unsorted
+
+# Build every binary
+[group('begin here')]
+setup:
+    cargo build --release --workspace --bins --examples
+
+# (There are no examples. Asking for them makes cargo choose the features of dependencies as it does for tests, so that `setup`
+# and `test` share every compiled crate.)
+
+# Run the tests
+[group('work on the code')]
+test *flags:
+    {{ without_run }} cargo test --release --workspace {{ flags }}
+
+# Everything short of the tests: format, lints, words that must not stay, schemas
+[group('work on the code')]
+[script]
+check:
+    cargo fmt --all --check
+    for file in justfile pipelines/*.just; do
+        {{ quote(just_executable()) }} --justfile "$file" --fmt --check
+    done
+    if grep -rnE --include='*.rs' --exclude=tidy.rs '\b(todo|unimplemented|dbg)!' crates tests; then
+        echo "error: these words must not stay" >&2
+        exit 1
+    fi
+    {{ without_run }} cargo clippy --release --workspace --all-targets -- --deny warnings
+    {{ without_run }} cargo run --release --quiet --package rzero-stages --bin export-schemas -- --check

@@ -1,0 +1,61 @@
+# How recipes run stages. The order of stages stands in the recipes, not here.
+#
+#   stage filter --iteration 1 --phase curriculum       one process
+#   sharded eval --iteration 1 --phase eval             one process a shard, one after the other
+#
+# With RZERO_PLAN set, commands are printed and not run.
+
+stage() {
+    if [[ -n ${RZERO_PLAN:-} ]]; then
+        echo "$*"
+        return
+    fi
+    local code=0
+    "$RZERO_BIN/$1" "${@:2}" || code=$?
+    if ((code != 0)); then
+        echo "stopped with exit code $code at: $*" >&2
+        # 127: there is no such program. Only a fault that may pass by itself is worth the advice to try again.
+        case $code in
+            75) echo "hint: nothing was lost; the same command goes on from here" >&2 ;;
+            127) echo "hint: build the binaries with \`just setup\`" >&2 ;;
+            *) echo "hint: once the cause is gone, the same command goes on from here" >&2 ;;
+        esac
+        exit "$code"
+    fi
+}
+
+sharded() {
+    local index
+    for ((index = 0; index < RZERO_SHARDS; index++)); do
+        stage "$@" --shard-index "$index" --num-shards "$RZERO_SHARDS"
+    done
+}
+
+# Values of the profile, overrides applied.
+profile_get() {
+    if [[ ! -x $RZERO_BIN/profile-get ]]; then
+        echo "error: no binaries in $RZERO_BIN" >&2
+        echo "hint: build them with \`just setup\`" >&2
+        exit 1
+    fi
+    "$RZERO_BIN/profile-get" "$@"
+}
+
+# One word that changes whenever a stage under this folder finishes.
+manifests_under() {
+    [[ ! -d $1 ]] || find "$1" -name 'manifest-*.json' -exec cksum {} + | sort | cksum
+}
+
+# begin_phase ITERATION PHASE ... end_phase: one line with the seconds, unless all of it was there already.
+begin_phase() {
+    phase_title="iteration $1  $2"
+    phase_folder=$(printf '%s/iter-%03d/%s' "$RZERO_RUN" "$1" "$2")
+    phase_before=$(manifests_under "$phase_folder")
+    SECONDS=0
+}
+
+end_phase() {
+    if [[ $phase_before != "$(manifests_under "$phase_folder")" ]]; then
+        printf '%-24s done in %d s\n' "$phase_title" "$SECONDS" >&2
+    fi
+}

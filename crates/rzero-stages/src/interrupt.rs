@@ -38,6 +38,12 @@ impl Interrupt {
         self.flag.load(Ordering::Relaxed)
     }
 
+    /// The flag itself, for loops that know nothing of signals.
+    #[must_use]
+    pub fn flag(&self) -> &AtomicBool {
+        &self.flag
+    }
+
     /// For use with `?` between units of work.
     ///
     /// # Errors

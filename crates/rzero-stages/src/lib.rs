@@ -13,6 +13,9 @@ pub mod frame;
 pub mod inputs;
 pub mod interrupt;
 pub mod outputs;
+#[cfg(feature = "model")]
+pub mod policy;
+pub mod prompt;
 pub mod run_record;
 pub mod stages;
 pub mod units;

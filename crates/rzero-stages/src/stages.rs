@@ -1,5 +1,17 @@
 //! One module a stage: its flags and its `run`.
 
+#[cfg(feature = "model")]
+pub mod challenge_gen;
+#[cfg(feature = "model")]
+pub mod eval;
 pub mod filter;
+#[cfg(feature = "model")]
+pub mod grpo_step;
+pub mod make_ladder;
+#[cfg(feature = "model")]
+pub mod pretrain;
 pub mod schemas;
+#[cfg(feature = "model")]
+pub mod solve_sample;
+pub mod summary;
 pub mod vote_label;

@@ -46,6 +46,14 @@ pub struct SlipRule {
     pub off_by_ten_share: f64,
 }
 
+/// Whether a question belongs to the held-out eighth of all questions, by its hash.
+///
+/// The corpus draws none of these and every ladder only these, so that the two are disjoint whatever their seeds.
+#[must_use]
+pub fn is_held_out(question: &str) -> bool {
+    blake3::hash(question.as_bytes()).as_bytes()[0] % 8 == 0
+}
+
 /// Draws an expression of so many operators (at most 40).
 ///
 /// Trees are drawn until one keeps every bound of the rule. A rule that 10,000 trees in a row break is taken for unsatisfiable,

@@ -11,7 +11,7 @@ use crate::inputs::StageInputs;
 use crate::outputs::StageOutputs;
 use anyhow::Context;
 use polars::prelude::{
-    DataFrame, Expr, IntoLazy, JoinArgs, JoinType, LazyFrame, LiteralValue, PlRefPath, PolarsResult, ScanArgsParquet, SortMultipleOptions, col,
+    DataFrame, Expr, JoinArgs, JoinType, LazyFrame, LiteralValue, PlRefPath, PolarsResult, ScanArgsParquet, SortMultipleOptions, col,
     lit, when,
 };
 use rzero_algo::curriculum::{BAND_SLACK, Gate};
@@ -147,10 +147,10 @@ fn read_verdicts(frame: DataFrame) -> anyhow::Result<Vec<(u64, Option<DropReason
 }
 
 fn scan(parts: &[PathBuf]) -> anyhow::Result<LazyFrame> {
-    let paths = parts.iter().map(PlRefPath::try_from_path).collect::<PolarsResult<_>>()?;
+    let paths = parts.iter().map(|part| PlRefPath::try_from_path(part)).collect::<PolarsResult<Vec<_>>>()?;
     // A path is a path, whatever brackets and stars it holds.
     let plain = ScanArgsParquet { glob: false, ..ScanArgsParquet::default() };
-    Ok(LazyFrame::scan_parquet_files(paths, plain)?)
+    Ok(LazyFrame::scan_parquet_files(paths.into(), plain)?)
 }
 
 /// Labels by row, exactly one for each well-formed question.

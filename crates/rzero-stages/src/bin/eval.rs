@@ -1,0 +1,11 @@
+//! `eval`: see [`rzero_stages::stages::eval`].
+
+use rzero_stages::stages::eval;
+use std::process::ExitCode;
+
+#[global_allocator]
+static ALLOCATOR: rzero_stages::MiMalloc = rzero_stages::MiMalloc;
+
+fn main() -> ExitCode {
+    rzero_stages::exit::main_with(eval::run)
+}

@@ -1,0 +1,52 @@
+//! `profile-get KEY...`: values of a profile, overrides applied, one a line. Recipes ask it how many steps a phase has.
+
+use anyhow::Context;
+use rzero_schema::profile::Profile;
+use rzero_stages::console::print_product;
+use rzero_stages::exit::{StageFailure, main_with};
+use serde_json::Value;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+#[global_allocator]
+static ALLOCATOR: rzero_stages::MiMalloc = rzero_stages::MiMalloc;
+
+/// Print values of a profile, one a line: words bare, lists and sections as JSON.
+#[derive(Debug, clap::Parser)]
+#[command(name = "profile-get", version)]
+struct Args {
+    /// Profile to read
+    #[arg(long, env = "RZERO_PROFILE", value_name = "FILE")]
+    profile: PathBuf,
+
+    /// Replace one key first, for example solver.steps=2; may be repeated (in the environment: split by `;`)
+    #[arg(long = "set", env = "RZERO_SET", value_name = "KEY=VALUE", value_delimiter = ';')]
+    overrides: Vec<String>,
+
+    /// Dotted keys, for example challenger.steps
+    #[arg(required = true, value_name = "KEY")]
+    keys: Vec<String>,
+}
+
+fn main() -> ExitCode {
+    main_with(run)
+}
+
+fn run(args: &Args) -> anyhow::Result<()> {
+    let name = args.profile.display();
+    let text = std::fs::read_to_string(&args.profile).map_err(|error| {
+        StageFailure::usage(format!("cannot read profile {name}: {error}")).hint("the profiles lie in pipelines/profiles")
+    })?;
+    let overrides: Vec<String> = args.overrides.iter().map(|text| text.trim().to_owned()).filter(|text| !text.is_empty()).collect();
+    let profile = Profile::from_toml(&text, &overrides).with_context(|| format!("cannot use profile {name}"))?;
+    let profile = serde_json::json!(profile);
+    for key in &args.keys {
+        let value = key.split('.').try_fold(&profile, |at, part| at.get(part));
+        match value {
+            Some(Value::String(word)) => print_product(word),
+            Some(value) => print_product(value),
+            None => return Err(StageFailure::usage(format!("profile {name} has no key `{key}`")).into()),
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,11 @@
+//! `summary`: see [`rzero_stages::stages::summary`].
+
+use rzero_stages::stages::summary;
+use std::process::ExitCode;
+
+#[global_allocator]
+static ALLOCATOR: rzero_stages::MiMalloc = rzero_stages::MiMalloc;
+
+fn main() -> ExitCode {
+    rzero_stages::exit::main_with(summary::run)
+}

@@ -1,0 +1,115 @@
+//! `make-ladder`: a seed to a held-out ladder of exactly checkable problems, some for each number of operators.
+//!
+//! Reads the expression rule of a base model's profile and writes one `eval_items` Parquet file. Only questions of the held-out
+//! eighth are drawn, so no ladder shares a question with the corpus of the base model.
+
+use crate::console::{print_product, start_log, Verbosity};
+use crate::exit::StageFailure;
+use anyhow::Context;
+use rzero_algo::arithmetic::{ExpressionRule, is_held_out, random_expression};
+use rzero_algo::seed::{StreamKey, random_stream};
+use rzero_io::layout::Shard;
+use rzero_io::writer::{FooterMetadata, TableWriter};
+use rzero_schema::ids::Place;
+use rzero_schema::pretrain_profile::{CorpusSettings, PretrainProfile};
+use rzero_schema::tables::EvalItem;
+use rzero_schema::vocab::{Phase, Stage};
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+
+/// Draws before a level counts as exhausted.
+const MAX_DRAWS: u64 = 2_000_000;
+
+/// Makes a held-out ladder of arithmetic problems.
+#[derive(Debug, clap::Parser)]
+#[command(name = "make-ladder", version)]
+pub struct Args {
+    /// Profile of the base model, whose expression rule the problems follow
+    #[arg(long, value_name = "FILE", default_value = "pipelines/profiles/tiny-base.toml")]
+    profile: PathBuf,
+    /// Parquet file to write
+    #[arg(long, value_name = "FILE")]
+    output: PathBuf,
+    /// Seed of the ladder
+    #[arg(long, value_name = "N")]
+    seed: u64,
+    /// Problems of each level
+    #[arg(long, value_name = "N", default_value_t = 200)]
+    per_level: u64,
+    /// Levels: 1 to this many operators
+    #[arg(long, value_name = "N", default_value_t = 6)]
+    levels: u32,
+}
+
+/// The expression rule of a corpus.
+#[must_use]
+pub fn expression_rule(corpus: &CorpusSettings) -> ExpressionRule {
+    ExpressionRule {
+        two_digit_share: corpus.two_digit_share,
+        zero_share: corpus.zero_share,
+        multiply_share: corpus.multiply_share,
+        plus_share: corpus.plus_share,
+        left_leaning_share: corpus.left_leaning_share,
+        max_intermediate: corpus.max_intermediate,
+        max_factor: corpus.max_factor,
+        small_factor: corpus.small_factor,
+        negative_share: corpus.negative_share,
+        max_chars: corpus.max_question_chars,
+    }
+}
+
+/// Runs the stage.
+///
+/// # Errors
+/// When the profile cannot be read, a level has too few problems or the file cannot be written.
+pub fn run(args: &Args) -> anyhow::Result<()> {
+    start_log(Verbosity::Normal);
+    let text = std::fs::read_to_string(&args.profile).with_context(|| format!("cannot read `{}`", args.profile.display()))?;
+    let profile = PretrainProfile::from_toml(&text).with_context(|| format!("profile `{}`", args.profile.display()))?;
+    let items = ladder(&expression_rule(&profile.corpus), args.seed, args.per_level, args.levels)?;
+    let footer = FooterMetadata {
+        stage: Stage::MakeLadder,
+        place: Place { iteration: 0, phase: Phase::Eval, step: 0 },
+        shard: Shard::WHOLE,
+        seed: args.seed,
+        profile_digest: blake3::hash(text.as_bytes()).to_hex().to_string(),
+    };
+    let mut writer = TableWriter::<EvalItem>::create(&args.output, &footer)?;
+    writer.write(&items)?;
+    writer.finish()?;
+    print_product(args.output.display());
+    Ok(())
+}
+
+fn ladder(rule: &ExpressionRule, seed: u64, per_level: u64, levels: u32) -> anyhow::Result<Vec<EvalItem>> {
+    let mut items = Vec::new();
+    for level in 1..=levels {
+        let key = StreamKey { run_seed: seed, iteration: 0, phase: Phase::Eval, step: level, row: 0, sample: 0 };
+        let mut stream = random_stream("ladder", &key);
+        let mut seen = BTreeSet::new();
+        let mut draws = 0;
+        while (seen.len() as u64) < per_level {
+            draws += 1;
+            if draws > MAX_DRAWS {
+                let found = seen.len();
+                return Err(StageFailure::usage(format!("level {level} has only {found} problems of the {per_level} asked for")).into());
+            }
+            let expression = random_expression(level, rule, &mut stream);
+            let question = expression.to_string();
+            let Some(answer) = expression.evaluate() else { continue };
+            if !is_held_out(&question) || !seen.insert(question.clone()) {
+                continue;
+            }
+            items.push(EvalItem {
+                item_id: format!("ladder-{seed}/{level}/{:04}", seen.len() - 1),
+                row: items.len() as u64,
+                question,
+                answer: answer.to_string(),
+                subject: "arithmetic".to_owned(),
+                level,
+                source: format!("make-ladder, seed {seed}"),
+            });
+        }
+    }
+    Ok(items)
+}

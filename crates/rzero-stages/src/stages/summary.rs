@@ -1,0 +1,47 @@
+//! `summary RUN`: what a run has come to, as tables for people or one JSON object an iteration for machines.
+//!
+//! Reads whatever is finished, so it can be asked while a run goes on; what is not there yet is left out and named. Nothing is written.
+//! Accuracies, shares and gains are percent points from 0 to 100, in both forms; intervals are 95 %. Rewards, divergences (nats a token)
+//! and seconds are as in the tables.
+//!
+//! [`collect`] reads the run, [`scores`] computes, [`show`] and [`json`] print.
+
+mod collect;
+mod json;
+mod scores;
+mod show;
+
+use crate::console::{Verbosity, print_product, start_log};
+use std::path::PathBuf;
+
+/// Print what a run has come to: accuracy, labels, drops, rewards and seconds of every iteration.
+#[derive(Debug, clap::Parser)]
+#[command(
+    name = "summary",
+    version,
+    after_help = "Accuracies, shares and gains are percent points from 0 to 100. Iteration 0 is the base model."
+)]
+pub struct Args {
+    /// Run directory
+    #[arg(env = "RZERO_RUN", value_name = "RUN")]
+    run: PathBuf,
+
+    /// One JSON object an iteration, one a line
+    #[arg(long)]
+    json: bool,
+}
+
+/// Prints the summary.
+///
+/// # Errors
+/// When the directory holds no run, or a file of it cannot be believed: exit code 3.
+pub fn run(args: &Args) -> anyhow::Result<()> {
+    start_log(Verbosity::Normal);
+    let summary = collect::read_run(&args.run)?;
+    if args.json {
+        summary.iterations.iter().for_each(|iteration| print_product(json::object(iteration)));
+    } else {
+        print_product(show::tables(&summary));
+    }
+    Ok(())
+}

@@ -1,0 +1,253 @@
+//! From a run directory to everything the summary shows. What has not finished is named, what is broken is an error.
+
+use super::scores::{Bootstrap, Evaluation, Figure, Measure, is_true, label_accuracy};
+use crate::exit::StageFailure;
+use crate::run_record::RunRecord;
+use rzero_io::error::IoError;
+use rzero_io::layout::{RunLayout, shard_of_manifest};
+use rzero_io::manifest::read_manifest;
+use rzero_io::set::StageOutput;
+use rzero_schema::ids::Place;
+use rzero_schema::profile::Profile;
+use rzero_schema::tables::{CurriculumRow, DroppedRow, EvalResult, TrainMetrics};
+use rzero_schema::vocab::{ChallengeStatus, DropReason, EvalStyle, Phase, Stage};
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+/// A run as far as it has come.
+#[derive(Debug)]
+pub(super) struct RunSummary {
+    pub(super) run: PathBuf,
+    pub(super) record: RunRecord,
+    /// Overrides that were typed.
+    pub(super) overrides: Vec<String>,
+    pub(super) iterations: Vec<IterationSummary>,
+}
+
+/// One iteration as far as it has come.
+#[derive(Debug)]
+pub(super) struct IterationSummary {
+    pub(super) iteration: u32,
+    pub(super) scores: Option<Scores>,
+    pub(super) curriculum: Option<Curriculum>,
+    pub(super) challenger: Option<Training>,
+    pub(super) solver: Option<Training>,
+    pub(super) seconds_by_stage: BTreeMap<String, f64>,
+    /// Finished outputs that are expected and not there.
+    pub(super) missing: Vec<String>,
+}
+
+/// Held-out accuracy and its gains. Arrays are by [`Measure::ALL`].
+#[derive(Debug)]
+pub(super) struct Scores {
+    pub(super) evaluation: Evaluation,
+    pub(super) accuracy: [Figure; 3],
+    /// Over the base model as it is.
+    pub(super) gain: [Option<Figure>; 3],
+    /// Over the base model made to work in steps.
+    pub(super) gain_over_worked: [Option<Figure>; 3],
+    /// The checkpoint itself made to work in steps, where that was measured.
+    pub(super) worked: Option<(Evaluation, [Figure; 3])>,
+}
+
+/// What the filter made of the candidates.
+#[derive(Debug)]
+pub(super) struct Curriculum {
+    pub(super) num_kept: u64,
+    pub(super) num_dropped: u64,
+    /// Dropped rows by reason, in the order of the gates.
+    pub(super) drops: Vec<(String, u64)>,
+    /// Malformed completions by what is wrong with them.
+    pub(super) malformed: Vec<(String, u64)>,
+    /// Share of true labels, and how many could be checked.
+    pub(super) labels: Option<(Figure, u64)>,
+    pub(super) examples: Vec<Example>,
+}
+
+/// A kept question.
+#[derive(Debug)]
+pub(super) struct Example {
+    pub(super) question: String,
+    pub(super) pseudo_label: String,
+    pub(super) vote_share: f64,
+    pub(super) is_true: Option<bool>,
+}
+
+/// The steps of a role's training.
+#[derive(Debug)]
+pub(super) struct Training {
+    pub(super) num_steps: u32,
+    pub(super) reward_first: f64,
+    pub(super) reward_last: f64,
+    /// Divergence from the reference in the last step, nats a token.
+    pub(super) kl_last: f64,
+    /// Share of well-formed questions, or of answers that could be read, in the last step.
+    pub(super) format_last: f64,
+}
+
+/// Reads a run.
+pub(super) fn read_run(run: &Path) -> anyhow::Result<RunSummary> {
+    let layout = RunLayout::new(run);
+    let Some(record) = RunRecord::read(&layout)? else {
+        let message = format!("{} holds no run: it has no run.json", run.display());
+        return Err(StageFailure::input(message).hint("name the directory of a run, such as data/runs/tiny").into());
+    };
+    let mut overrides = BTreeSet::new();
+    let mut iterations: Vec<IterationSummary> = Vec::new();
+    let (mut base, mut worked_base) = (None, None);
+    for iteration in iteration_numbers(run)? {
+        let reader = IterationReader { layout: &layout, profile: &record.profile, iteration };
+        let summary = reader.read(base.as_ref(), worked_base.as_ref(), &mut overrides)?;
+        if let (0, Some(scores)) = (iteration, &summary.scores) {
+            base = Some(scores.evaluation.clone());
+            worked_base = scores.worked.as_ref().map(|(evaluation, _)| evaluation.clone());
+        }
+        iterations.push(summary);
+    }
+    Ok(RunSummary { run: run.to_owned(), record, overrides: overrides.into_iter().collect(), iterations })
+}
+
+/// Numbers of the folders `iter-NNN`, in order.
+fn iteration_numbers(run: &Path) -> anyhow::Result<Vec<u32>> {
+    let mut numbers = Vec::new();
+    for entry in std::fs::read_dir(run).map_err(IoError::file("read", run))? {
+        let name = entry.map_err(IoError::file("read", run))?.file_name();
+        numbers.extend(name.to_string_lossy().strip_prefix("iter-").and_then(|number| number.parse::<u32>().ok()));
+    }
+    numbers.sort_unstable();
+    Ok(numbers)
+}
+
+struct IterationReader<'a> {
+    layout: &'a RunLayout,
+    profile: &'a Profile,
+    iteration: u32,
+}
+
+impl IterationReader<'_> {
+    fn read(
+        &self,
+        base: Option<&Evaluation>,
+        worked_base: Option<&Evaluation>,
+        overrides: &mut BTreeSet<String>,
+    ) -> anyhow::Result<IterationSummary> {
+        let mut missing = Vec::new();
+        let results = self.open(Stage::Eval, Phase::Eval, 0, &mut missing)?;
+        let scores = results.map(|output| self.scores(&output, base, worked_base)).transpose()?.flatten();
+        let (mut curriculum, mut challenger, mut solver) = (None, None, None);
+        if self.iteration > 0 {
+            let filter = self.open(Stage::Filter, Phase::Curriculum, 0, &mut missing)?;
+            curriculum = filter.map(|output| read_curriculum(&output)).transpose()?;
+            challenger = self.training(Phase::Challenger, self.profile.challenger.steps, &mut missing)?;
+            solver = self.training(Phase::Solver, self.profile.solver.steps, &mut missing)?;
+        }
+        let mut seconds_by_stage = BTreeMap::new();
+        let folder = self.layout.root().join(format!("iter-{:03}", self.iteration));
+        add_manifests(&folder, &mut seconds_by_stage, overrides)?;
+        Ok(IterationSummary { iteration: self.iteration, scores, curriculum, challenger, solver, seconds_by_stage, missing })
+    }
+
+    /// A finished output; none, and noted as missing, where it has not finished.
+    fn open(&self, stage: Stage, phase: Phase, step: u32, missing: &mut Vec<String>) -> anyhow::Result<Option<StageOutput>> {
+        match StageOutput::open(self.layout, stage, Place { iteration: self.iteration, phase, step }) {
+            Ok(output) => Ok(Some(output)),
+            Err(IoError::NoOutput { .. } | IoError::MissingShards { .. }) => {
+                missing.push(if step > 0 { format!("{phase} step {step}") } else { stage.to_string() });
+                Ok(None)
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn scores(
+        &self,
+        output: &StageOutput,
+        base: Option<&Evaluation>,
+        worked_base: Option<&Evaluation>,
+    ) -> anyhow::Result<Option<Scores>> {
+        let rows = output.read::<EvalResult>()?;
+        let Some(evaluation) = Evaluation::of(&rows, EvalStyle::Free)? else { return Ok(None) };
+        let worked = Evaluation::of(&rows, EvalStyle::Worked)?;
+        let draws = Bootstrap { resamples: self.profile.eval.bootstrap_resamples, seed: self.profile.seed };
+        // The base model is compared with itself, so that every iteration has the same figures.
+        let base = if self.iteration == 0 { Some(&evaluation) } else { base };
+        let worked_base = if self.iteration == 0 { worked.as_ref() } else { worked_base };
+        let gain = |before: Option<&Evaluation>, measure| before.and_then(|before| evaluation.gain_over(before, measure, draws));
+        Ok(Some(Scores {
+            accuracy: Measure::ALL.map(|measure| evaluation.accuracy(measure, draws)),
+            gain: Measure::ALL.map(|measure| gain(base, measure)),
+            gain_over_worked: Measure::ALL.map(|measure| gain(worked_base, measure)),
+            worked: worked.map(|worked| {
+                let accuracy = Measure::ALL.map(|measure| worked.accuracy(measure, draws));
+                (worked, accuracy)
+            }),
+            evaluation,
+        }))
+    }
+
+    fn training(&self, phase: Phase, num_steps: u32, missing: &mut Vec<String>) -> anyhow::Result<Option<Training>> {
+        let mut steps: Vec<TrainMetrics> = Vec::new();
+        for step in 1..=num_steps {
+            let Some(output) = self.open(Stage::GrpoStep, phase, step, missing)? else { break };
+            steps.append(&mut output.read::<TrainMetrics>()?);
+        }
+        let (Some(first), Some(last)) = (steps.first(), steps.last()) else { return Ok(None) };
+        Ok(Some(Training {
+            num_steps: last.step,
+            reward_first: first.reward_mean,
+            reward_last: last.reward_mean,
+            kl_last: last.kl_reference,
+            format_last: 100.0 * last.format_mean,
+        }))
+    }
+}
+
+const NUM_EXAMPLES: usize = 3;
+
+fn read_curriculum(output: &StageOutput) -> anyhow::Result<Curriculum> {
+    let kept = output.read::<CurriculumRow>()?;
+    let dropped = output.read::<DroppedRow>()?;
+    let count = |is_it: &dyn Fn(&DroppedRow) -> bool| dropped.iter().filter(|row| is_it(row)).count() as u64;
+    let drops = DropReason::ALL.iter().map(|reason| (reason.to_string(), count(&|row| row.drop_reason == reason.as_str())));
+    let malformed = ChallengeStatus::ALL
+        .iter()
+        .filter(|status| **status != ChallengeStatus::Ok)
+        .map(|status| (status.to_string(), count(&|row| row.challenge_status == status.as_str())));
+    // From the beginning, the middle and the end, so that the choice is not ours.
+    let shown = if kept.len() <= NUM_EXAMPLES { (0..kept.len()).collect() } else { vec![0, kept.len() / 2, kept.len() - 1] };
+    let example = |row: &CurriculumRow| Example {
+        question: row.question.clone(),
+        pseudo_label: row.pseudo_label.clone(),
+        vote_share: 100.0 * row.vote_share,
+        is_true: is_true(row),
+    };
+    Ok(Curriculum {
+        num_kept: kept.len() as u64,
+        num_dropped: dropped.len() as u64,
+        drops: drops.collect(),
+        malformed: malformed.collect(),
+        labels: label_accuracy(&kept),
+        examples: shown.into_iter().map(|row| example(&kept[row])).collect(),
+    })
+}
+
+/// Adds up what the manifests under a folder say.
+fn add_manifests(folder: &Path, seconds: &mut BTreeMap<String, f64>, overrides: &mut BTreeSet<String>) -> anyhow::Result<()> {
+    let mut paths: Vec<PathBuf> = Vec::new();
+    for entry in std::fs::read_dir(folder).map_err(IoError::file("read", folder))? {
+        paths.push(entry.map_err(IoError::file("read", folder))?.path());
+    }
+    // In order, so that sums of floating-point numbers do not depend on the file system.
+    paths.sort();
+    for path in paths {
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        if path.is_dir() {
+            add_manifests(&path, seconds, overrides)?;
+        } else if shard_of_manifest(&name).is_some() {
+            let manifest = read_manifest(&path)?;
+            *seconds.entry(manifest.stage).or_default() += manifest.seconds;
+            overrides.extend(manifest.overrides);
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,264 @@
+//! The summary as tables for people. They are Markdown, so that they can be pasted into a document as they are.
+
+use super::collect::{Curriculum, Example, IterationSummary, RunSummary, Scores, Training};
+use super::scores::{Evaluation, Figure};
+use comfy_table::presets::ASCII_MARKDOWN;
+use comfy_table::{CellAlignment, Table};
+use rzero_schema::vocab::{DropReason, Stage};
+use std::fmt::Write;
+
+/// The whole text.
+pub(super) fn tables(summary: &RunSummary) -> String {
+    let record = &summary.record;
+    let mut text = format!("{}: profile {}, seed {}", summary.run.display(), record.profile_name, record.seed);
+    if !summary.overrides.is_empty() {
+        write!(text, ", with {}", summary.overrides.join("; ")).expect("text takes text");
+    }
+    text.push('\n');
+    let iterations = &summary.iterations;
+    let sections = [
+        ("Held-out accuracy, % [95 % interval]; gains are over the base, problem by problem", accuracy(iterations)),
+        ("Against the base made to work in steps: how much is accuracy and not habit", against_worked(iterations)),
+        ("Accuracy by level, %: greedy / mean@1 / majority", levels(iterations)),
+        ("Candidates and their pseudo-labels", curricula(iterations)),
+        ("Training: reward from the first to the last step, divergence from the start of the iteration in nats a token", training(iterations)),
+        ("Seconds by stage", seconds(iterations)),
+    ];
+    for (title, table) in sections {
+        if let Some(table) = table {
+            write!(text, "\n{title}\n{table}\n").expect("text takes text");
+        }
+    }
+    let examples = examples(iterations);
+    if !examples.is_empty() {
+        write!(text, "\nQuestions that were kept\n{examples}").expect("text takes text");
+    }
+    text.push('\n');
+    for note in notes(summary) {
+        writeln!(text, "- {note}").expect("text takes text");
+    }
+    text.truncate(text.trim_end().len());
+    text
+}
+
+fn accuracy(iterations: &[IterationSummary]) -> Option<Table> {
+    let num_samples = with_scores(iterations).next()?.1.evaluation.num_samples;
+    let majority = format!("majority of {num_samples}");
+    let mut table = new_table(&["iteration", "greedy", "mean@1", &majority, "gain greedy", "gain mean@1", "in steps"]);
+    for (iteration, scores) in with_scores(iterations) {
+        let name = if iteration == 0 { "0 (base)".to_owned() } else { iteration.to_string() };
+        let gain = |index: usize| if iteration == 0 { String::new() } else { optional_gain(scores.gain[index]) };
+        let [greedy, mean1, majority] = scores.accuracy.map(figure);
+        let worked = percent(scores.evaluation.worked_share);
+        table.add_row([name, greedy, mean1, majority, gain(0), gain(1), worked]);
+        if let Some((_, accuracy)) = &scores.worked {
+            let [greedy, mean1, majority] = accuracy.map(figure);
+            let name = format!("{iteration} made to work in steps");
+            table.add_row([name, greedy, mean1, majority, String::new(), String::new(), percent(100.0)]);
+        }
+    }
+    Some(table)
+}
+
+fn against_worked(iterations: &[IterationSummary]) -> Option<Table> {
+    let mut table = new_table(&["iteration", "gain greedy", "gain mean@1", "gain majority", "accuracy in steps", "accuracy at once"]);
+    for (iteration, scores) in with_scores(iterations) {
+        // The base itself shows how far its habit is from its best way of working.
+        if scores.gain_over_worked.iter().all(Option::is_none) {
+            continue;
+        }
+        let [greedy, mean1, majority] = scores.gain_over_worked.map(optional_gain);
+        let Evaluation { worked_accuracy, direct_accuracy, .. } = scores.evaluation;
+        table.add_row([iteration.to_string(), greedy, mean1, majority, optional(worked_accuracy), optional(direct_accuracy)]);
+    }
+    (!table.is_empty()).then_some(table)
+}
+
+fn levels(iterations: &[IterationSummary]) -> Option<Table> {
+    let levels: Vec<u32> = with_scores(iterations).next()?.1.evaluation.by_level().iter().map(|level| level.level).collect();
+    let mut header = vec!["iteration".to_owned()];
+    header.extend(levels.iter().map(|level| format!("level {level}")));
+    let mut table = new_table(&header.iter().map(String::as_str).collect::<Vec<_>>());
+    let row = |name: String, evaluation: &Evaluation| {
+        let mut row = vec![name];
+        row.extend(evaluation.by_level().iter().map(|level| {
+            let [greedy, mean1, majority] = level.shares;
+            format!("{greedy:.0} / {mean1:.0} / {majority:.0}")
+        }));
+        row
+    };
+    for (iteration, scores) in with_scores(iterations) {
+        table.add_row(row(iteration.to_string(), &scores.evaluation));
+        if let Some((worked, _)) = &scores.worked {
+            table.add_row(row(format!("{iteration} in steps"), worked));
+        }
+    }
+    Some(table)
+}
+
+fn curricula(iterations: &[IterationSummary]) -> Option<Table> {
+    let reasons: Vec<String> = DropReason::ALL.iter().map(|reason| reason.as_str().replace('_', " ")).collect();
+    let mut header = vec!["iteration", "candidates", "kept", "true labels"];
+    header.extend(reasons.iter().map(String::as_str));
+    let mut table = new_table(&header);
+    for (iteration, curriculum) in each(iterations, |iteration| iteration.curriculum.as_ref()) {
+        let kept = match curriculum.kept_share() {
+            Some(share) => format!("{} ({share:.0} %)", curriculum.num_kept),
+            None => curriculum.num_kept.to_string(),
+        };
+        let labels = curriculum.labels.map_or_else(|| ABSENT.to_owned(), |(accuracy, _)| figure(accuracy));
+        let num_candidates = curriculum.num_kept + curriculum.num_dropped;
+        let mut row = vec![iteration.to_string(), num_candidates.to_string(), kept, labels];
+        row.extend(curriculum.drops.iter().map(|(_, count)| count.to_string()));
+        table.add_row(row);
+    }
+    (!table.is_empty()).then_some(table)
+}
+
+fn training(iterations: &[IterationSummary]) -> Option<Table> {
+    let header = [
+        "iteration",
+        "Challenger reward",
+        "Challenger KL",
+        "well-formed",
+        "Solver reward",
+        "Solver KL",
+        "readable",
+    ];
+    let mut table = new_table(&header);
+    for iteration in iterations {
+        if iteration.challenger.is_none() && iteration.solver.is_none() {
+            continue;
+        }
+        let cells = |training: &Option<Training>| match training {
+            Some(training) => [
+                format!("{:.3} -> {:.3}", training.reward_first, training.reward_last),
+                format!("{:.4}", training.kl_last),
+                format!("{:.0} %", training.format_last),
+            ],
+            None => [ABSENT; 3].map(str::to_owned),
+        };
+        let mut row = vec![iteration.iteration.to_string()];
+        row.extend(cells(&iteration.challenger));
+        row.extend(cells(&iteration.solver));
+        table.add_row(row);
+    }
+    (!table.is_empty()).then_some(table)
+}
+
+fn seconds(iterations: &[IterationSummary]) -> Option<Table> {
+    let is_used = |stage: &&Stage| iterations.iter().any(|iteration| iteration.seconds_by_stage.contains_key(stage.as_str()));
+    let stages: Vec<Stage> = Stage::ALL.iter().filter(is_used).copied().collect();
+    let mut header = vec!["iteration"];
+    header.extend(stages.iter().map(|stage| stage.as_str()));
+    header.push("all");
+    let mut table = new_table(&header);
+    for iteration in iterations.iter().filter(|iteration| !iteration.seconds_by_stage.is_empty()) {
+        let mut row = vec![iteration.iteration.to_string()];
+        row.extend(stages.iter().map(|stage| match iteration.seconds_by_stage.get(stage.as_str()) {
+            Some(seconds) => format!("{seconds:.1}"),
+            None => ABSENT.to_owned(),
+        }));
+        row.push(format!("{:.1}", iteration.seconds_by_stage.values().sum::<f64>()));
+        table.add_row(row);
+    }
+    (!table.is_empty()).then_some(table)
+}
+
+fn examples(iterations: &[IterationSummary]) -> String {
+    let line = |example: &Example| {
+        let verdict = match example.is_true {
+            Some(true) => ", true",
+            Some(false) => ", FALSE",
+            None => "",
+        };
+        format!("{} -> {} ({:.0} % of the votes{verdict})", example.question, example.pseudo_label, example.vote_share)
+    };
+    let mut text = String::new();
+    for (iteration, curriculum) in each(iterations, |iteration| iteration.curriculum.as_ref()) {
+        for example in &curriculum.examples {
+            writeln!(text, "  {iteration}: {}", line(example)).expect("text takes text");
+        }
+    }
+    text
+}
+
+/// The share of true labels under which a run is warned about: where the source's first iteration stood.
+const LABEL_FLOOR: f64 = 79.0;
+
+fn notes(summary: &RunSummary) -> Vec<String> {
+    let mut notes = Vec::new();
+    let iterations = &summary.iterations;
+    let last = with_scores(iterations).last().filter(|(iteration, _)| *iteration > 0);
+    if let Some((iteration, Scores { gain: [Some(gain), ..], gain_over_worked: [Some(beyond), ..], .. })) = last {
+        let habit = gain.value - beyond.value;
+        notes.push(format!(
+            "of the {:+.1} points of greedy gain at iteration {iteration}, {habit:+.1} are what the base gains by being made to work in steps, \
+             {:+.1} [{:+.1}, {:+.1}] come on top of that",
+            gain.value, beyond.value, beyond.low, beyond.high
+        ));
+    }
+    let fallen = each(iterations, |iteration| iteration.curriculum.as_ref()?.labels.filter(|(labels, _)| labels.value < LABEL_FLOOR));
+    for (iteration, (labels, num)) in fallen {
+        notes.push(format!("at iteration {iteration} only {:.1} % of {num} labels are true", labels.value));
+    }
+    if let Some((_, scores)) = with_scores(iterations).next() {
+        notes.push(format!(
+            "intervals say how far other problems of the same kind might move a figure ({} problems here); they say nothing of other seeds of the run",
+            scores.evaluation.num_items()
+        ));
+    }
+    for iteration in iterations.iter().filter(|iteration| !iteration.missing.is_empty()) {
+        notes.push(format!("iteration {} has not finished: {}", iteration.iteration, iteration.missing.join(", ")));
+    }
+    if iterations.is_empty() {
+        notes.push("no stage has finished yet".to_owned());
+    }
+    notes
+}
+
+impl Curriculum {
+    /// Share of the candidates that were kept; none without candidates.
+    pub(super) fn kept_share(&self) -> Option<f64> {
+        let num_candidates = self.num_kept + self.num_dropped;
+        (num_candidates > 0).then(|| 100.0 * self.num_kept as f64 / num_candidates as f64)
+    }
+}
+
+fn with_scores(iterations: &[IterationSummary]) -> impl Iterator<Item = (u32, &Scores)> {
+    each(iterations, |iteration| iteration.scores.as_ref())
+}
+
+fn each<'a, T>(
+    iterations: &'a [IterationSummary],
+    part: impl Fn(&'a IterationSummary) -> Option<T>,
+) -> impl Iterator<Item = (u32, T)> {
+    iterations.iter().filter_map(move |iteration| part(iteration).map(|part| (iteration.iteration, part)))
+}
+
+const ABSENT: &str = "-";
+
+fn new_table(header: &[&str]) -> Table {
+    let mut table = Table::new();
+    table.load_style(ASCII_MARKDOWN).set_header(header);
+    table.column_iter_mut().skip(1).for_each(|column| {
+        column.set_cell_alignment(CellAlignment::Right);
+    });
+    table
+}
+
+fn figure(figure: Figure) -> String {
+    format!("{:.1} [{:.1}, {:.1}]", figure.value, figure.low, figure.high)
+}
+
+fn optional_gain(figure: Option<Figure>) -> String {
+    figure.map_or_else(|| ABSENT.to_owned(), |figure| format!("{:+.1} [{:+.1}, {:+.1}]", figure.value, figure.low, figure.high))
+}
+
+fn percent(share: f64) -> String {
+    format!("{share:.0} %")
+}
+
+fn optional(share: Option<f64>) -> String {
+    share.map_or_else(|| ABSENT.to_owned(), |share| format!("{share:.1}"))
+}

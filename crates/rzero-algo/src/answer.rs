@@ -6,7 +6,7 @@
 //! answer unbalanced. Nothing in the text besides braces matters: a question or an answer may hold the letters "box" or "text".
 
 use crate::arithmetic;
-use crate::normalize::canonical_form;
+use crate::normalize::{CanonicalForm, canonical_form};
 use rzero_schema::vocab::{AnswerStatus, ChallengeStatus, DomainKind, FinishReason};
 
 /// How a boxed answer begins.
@@ -58,6 +58,15 @@ pub fn extract_boxed(text: &str) -> Result<&str, AnswerStatus> {
     }
 }
 
+/// What counts as an answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AnswerRule {
+    /// Whether answers are numbers only (arithmetic) or any text.
+    pub kind: DomainKind,
+    /// Longest answer, in characters.
+    pub max_chars: usize,
+}
+
 /// A completion's final answer, or why there is none.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ReadAnswer {
@@ -72,14 +81,19 @@ pub struct ReadAnswer {
 /// A truncated completion does not vote even where a box already stands in it: what the model would have said last is unknown,
 /// and a length limit must not decide a label.
 #[must_use]
-pub fn read_answer(completion: &str, finish: FinishReason, max_chars: usize) -> ReadAnswer {
+pub fn read_answer(completion: &str, finish: FinishReason, rule: &AnswerRule) -> ReadAnswer {
     if finish == FinishReason::Length {
         return ReadAnswer {
             status: AnswerStatus::Truncated,
             answer: None,
         };
     }
-    match extract_boxed(completion).and_then(|content| canonical_form(content, max_chars)) {
+    let form = extract_boxed(completion).and_then(|content| canonical_form(content, rule.max_chars));
+    match form {
+        // Where every answer is a number, words and unfinished sums are no answers.
+        Ok(CanonicalForm::Text(_)) if rule.kind == DomainKind::Arithmetic => {
+            ReadAnswer { status: AnswerStatus::NotReadable, answer: None }
+        }
         Ok(form) => ReadAnswer {
             status: AnswerStatus::Parsed,
             answer: Some(form.to_string()),
@@ -210,8 +224,20 @@ mod tests {
     }
 
     #[test]
+    fn words_do_not_vote_where_answers_are_numbers() {
+        let arithmetic = AnswerRule { kind: DomainKind::Arithmetic, max_chars: 100 };
+        let read = |text| read_answer(text, FinishReason::Stop, &arithmetic);
+        assert_eq!(read(r"\boxed{3+4}").status, AnswerStatus::NotReadable);
+        assert_eq!(read(r"\boxed{-7}").answer.as_deref(), Some("-7"));
+    }
+
+    fn rule(max_chars: usize) -> AnswerRule {
+        AnswerRule { kind: DomainKind::Text, max_chars }
+    }
+
+    #[test]
     fn a_missing_answer_has_no_canonical_form_and_so_cannot_vote() {
-        let read = read_answer("I do not know. None", FinishReason::Stop, 100);
+        let read = read_answer("I do not know. None", FinishReason::Stop, &rule(100));
         assert_eq!(
             read,
             ReadAnswer {
@@ -223,7 +249,7 @@ mod tests {
 
     #[test]
     fn a_one_character_answer_is_read_whole() {
-        let read = read_answer(r"\boxed{7}", FinishReason::Stop, 1);
+        let read = read_answer(r"\boxed{7}", FinishReason::Stop, &rule(1));
         assert_eq!(
             read,
             ReadAnswer {
@@ -235,7 +261,7 @@ mod tests {
 
     #[test]
     fn an_answer_that_contains_the_word_text_is_kept() {
-        let answer = |text| read_answer(text, FinishReason::Stop, 100).answer;
+        let answer = |text| read_answer(text, FinishReason::Stop, &rule(100)).answer;
         assert_eq!(
             answer(r"\boxed{\text{Blue  Whale}}").as_deref(),
             Some("text:blue whale")
@@ -249,7 +275,7 @@ mod tests {
 
     #[test]
     fn a_truncated_completion_does_not_vote_though_a_box_stands() {
-        let read = read_answer(r"\boxed{7} but wait", FinishReason::Length, 100);
+        let read = read_answer(r"\boxed{7} but wait", FinishReason::Length, &rule(100));
         assert_eq!(
             read,
             ReadAnswer {
@@ -262,7 +288,7 @@ mod tests {
     #[test]
     fn an_answer_over_the_bound_is_counted_as_such() {
         assert_eq!(
-            read_answer(r"\boxed{12345}", FinishReason::Stop, 4).status,
+            read_answer(r"\boxed{12345}", FinishReason::Stop, &rule(4)).status,
             AnswerStatus::AnswerTooLong
         );
     }
@@ -394,7 +420,7 @@ mod tests {
     proptest! {
         #[test]
         fn any_text_is_read_without_panic(text in r"(\\boxed\{|\{|\}|\\|<question>|</question>|[0-9+*() ]|\PC|\x00){0,60}") {
-            let answer = read_answer(&text, FinishReason::Stop, 50);
+            let answer = read_answer(&text, FinishReason::Stop, &rule(50));
             prop_assert_eq!(answer.answer.is_some(), answer.status == AnswerStatus::Parsed);
             for rule in [&TEXT, &ARITHMETIC] {
                 if let Ok(read) = challenge(&text, rule) {

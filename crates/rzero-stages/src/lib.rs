@@ -4,6 +4,7 @@
 //! [`frame`] the one way a stage runs, [`exit`] and [`console`] how it ends and what it says. Each stage is one file of [`stages`];
 //! its binary in `src/bin` only names it.
 
+pub mod answers;
 pub mod args;
 pub mod checkpoints;
 pub mod console;

@@ -1,1 +1,131 @@
-//! x
+//! A checkpoint that writes: prompts in, rollout rows out, for every stage that samples.
+
+use crate::console::Progress;
+use crate::context::StageContext;
+use crate::interrupt::Interrupted;
+use rzero_algo::seed::{StreamKey, random_stream};
+use rzero_model::decoder::Decoder;
+use rzero_model::engine::{Completion, Request, Work, generate};
+use rzero_model::tokenizer::{Decoded, Tokenizer};
+use rzero_model::{ModelError, Weights};
+use rzero_schema::profile::SamplingSettings;
+use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
+
+/// Sequences that are given to the engine at a time: enough to keep batches full, few enough to hold in memory.
+const SEQUENCES_AT_A_TIME: usize = 16_384;
+
+/// A model with its tokenizer.
+pub struct Policy {
+    weights: Weights,
+    tokenizer: Tokenizer,
+}
+
+/// One prompt with the samples that are wanted of it.
+#[derive(Debug, Clone)]
+pub struct PolicyRequest {
+    /// The prompt as text.
+    pub prompt: String,
+    /// (row, sample) of each completion: its place in the run's random streams.
+    pub samples: Vec<(u64, u32)>,
+}
+
+/// What came of one sample.
+#[derive(Debug, Clone)]
+pub struct PolicySample {
+    /// Its row.
+    pub row: u64,
+    /// Its sample.
+    pub sample: u32,
+    /// Tokens given.
+    pub prompt_tokens: Vec<u32>,
+    /// Tokens written, with their log-probabilities.
+    pub completion: Completion,
+    /// The completion as text, without its stop token.
+    pub text: Decoded,
+}
+
+impl Policy {
+    /// Reads a model folder.
+    ///
+    /// # Errors
+    /// When a file is missing or broken.
+    pub fn read(folder: &Path) -> anyhow::Result<Self> {
+        Ok(Self { weights: Weights::read(folder)?, tokenizer: Tokenizer::read(folder)? })
+    }
+
+    /// Completes every request and hands the results over in order, some requests at a time.
+    ///
+    /// `purpose` separates the random streams of stages that share a place.
+    ///
+    /// # Errors
+    /// When a prompt does not fit the model, the stage is interrupted, or `consume` fails.
+    pub fn complete(
+        &self,
+        context: &StageContext,
+        purpose: &str,
+        requests: &[PolicyRequest],
+        sampling: &SamplingSettings,
+        progress: &Progress,
+        mut consume: impl FnMut(Vec<PolicySample>) -> anyhow::Result<()>,
+    ) -> anyhow::Result<()> {
+        let prompts: Vec<Vec<u32>> =
+            requests.iter().map(|request| self.tokenizer.encode(&request.prompt)).collect::<Result<_, _>>()?;
+        let longest = prompts.iter().map(Vec::len).max().unwrap_or(0) + sampling.max_tokens;
+        let decoder = Decoder::new(&self.weights, longest.min(self.weights.config.max_positions));
+        let (started, tokens) = (Instant::now(), AtomicU64::new(0));
+        let on_completion = |count: usize| {
+            let tokens = tokens.fetch_add(count as u64, Ordering::Relaxed) + count as u64;
+            progress.advance(1);
+            progress.note(format!("{:.0} tokens/s", tokens as f64 / started.elapsed().as_secs_f64().max(1e-9)));
+        };
+        let mut start = 0;
+        while start < requests.len() {
+            let end = start + requests_at_a_time(&requests[start..]);
+            let batch: Vec<Request> = (start..end)
+                .map(|index| Request {
+                    prompt: prompts[index].clone(),
+                    streams: requests[index].samples.iter().map(|place| random_stream(purpose, &key(context, *place))).collect(),
+                })
+                .collect();
+            let work = Work {
+                threads: context.threads as usize,
+                batch_size: context.profile.engine.batch_size,
+                interrupt: context.interrupt.flag(),
+            };
+            let completions = generate(&decoder, &batch, sampling, work, &on_completion).map_err(|error| match error {
+                ModelError::Interrupted => anyhow::Error::from(Interrupted),
+                other => other.into(),
+            })?;
+            let samples = (start..end).zip(completions).flat_map(|(index, completions)| {
+                let places = requests[index].samples.iter();
+                places.zip(completions).map(|((row, sample), completion)| self.sample(*row, *sample, &prompts[index], completion)).collect::<Vec<_>>()
+            });
+            consume(samples.collect())?;
+            start = end;
+        }
+        Ok(())
+    }
+
+    fn sample(&self, row: u64, sample: u32, prompt: &[u32], completion: Completion) -> PolicySample {
+        let is_stop = |token: &u32| self.weights.config.eos_tokens.contains(token);
+        let end = completion.tokens.len() - usize::from(completion.tokens.last().is_some_and(is_stop));
+        let text = self.tokenizer.decode(&completion.tokens[..end]);
+        PolicySample { row, sample, prompt_tokens: prompt.to_vec(), completion, text }
+    }
+}
+
+fn requests_at_a_time(requests: &[PolicyRequest]) -> usize {
+    let mut sequences = 0;
+    let enough = requests.iter().position(|request| {
+        sequences += request.samples.len();
+        sequences >= SEQUENCES_AT_A_TIME
+    });
+    enough.map_or(requests.len(), |index| index + 1)
+}
+
+fn key(context: &StageContext, (row, sample): (u64, u32)) -> StreamKey {
+    let place = context.place;
+    StreamKey { run_seed: context.profile.seed, iteration: place.iteration, phase: place.phase, step: place.step, row, sample }
+}

@@ -1,1 +1,121 @@
-//! x
+//! `challenge-gen`: Challenger checkpoint to questions.
+//!
+//! In the challenger phase the policy in training writes the questions of one step; in the curriculum phase the trained one writes
+//! the candidates. All completions share one prompt. Writes `rollouts` (what was written, token by token) and `challenges` (what it
+//! was read as); a malformed completion keeps its row, with the reason.
+
+use crate::answers::finish_reason;
+use crate::args::{CommonArgs, EXIT_CODES_HELP};
+use crate::console::Progress;
+use crate::context::StageContext;
+use crate::frame::run_stage;
+use crate::inputs::StageInputs;
+use crate::outputs::StageOutputs;
+use crate::policy::{Policy, PolicyRequest, PolicySample};
+use crate::prompt::Prompt;
+use rzero_algo::answer::{QuestionRule, well_formed_challenge};
+use rzero_schema::ids::Place;
+use rzero_schema::tables::{Challenge, Rollout};
+use rzero_schema::vocab::{ChallengeStatus, Phase, Role, Stage};
+
+/// Let the Challenger write questions.
+#[derive(Debug, clap::Parser)]
+#[command(name = "challenge-gen", version, after_help = EXIT_CODES_HELP)]
+pub struct Args {
+    #[command(flatten)]
+    common: CommonArgs,
+}
+
+/// Runs the stage.
+///
+/// # Errors
+/// As [`run_stage`]; also when the model cannot be read or run.
+pub fn run(args: &Args) -> anyhow::Result<()> {
+    let context = StageContext::new(Stage::ChallengeGen, &args.common, &[Phase::Challenger, Phase::Curriculum])?;
+    let Place { iteration, phase, step } = context.place;
+    let checkpoint = match phase {
+        Phase::Challenger => context.policy_checkpoint(Role::Challenger, iteration, step)?,
+        _ => context.checkpoint_dir(Role::Challenger, iteration)?,
+    };
+    let inputs = StageInputs::new(&context)
+        .with_checkpoint("challenger", &checkpoint)
+        .with_file("challenger prompt", &context.project_path(&context.profile.domain.challenger_prompt)?);
+    run_stage(&context, inputs, |inputs, outputs| write_questions(&context, inputs, outputs))
+}
+
+fn write_questions(context: &StageContext, inputs: &StageInputs<'_>, outputs: &mut StageOutputs<'_>) -> anyhow::Result<()> {
+    let profile = &context.profile;
+    let (num_questions, sampling) = match context.place.phase {
+        Phase::Challenger => (profile.challenger.num_questions, &profile.challenger.question_sampling),
+        _ => (profile.curriculum.num_candidates, &profile.curriculum.question_sampling),
+    };
+    let rule = QuestionRule {
+        kind: profile.domain.kind,
+        max_question_chars: profile.domain.max_question_chars,
+        min_operators: profile.domain.min_operators,
+    };
+    let rows = context.shard_rows(num_questions);
+    let policy = Policy::read(inputs.path("challenger")?)?;
+    let prompt = Prompt::new(&inputs.text("challenger prompt")?, inputs.path("challenger prompt")?)?.render("")?;
+    // One prompt for all; requests of some rows each only bound what is held at a time.
+    let requests: Vec<PolicyRequest> = rows
+        .clone()
+        .collect::<Vec<_>>()
+        .chunks(4096)
+        .map(|rows| PolicyRequest { prompt: prompt.clone(), samples: rows.iter().map(|row| (*row, 0)).collect() })
+        .collect();
+    let progress = Progress::start("writing questions", rows.end - rows.start, "questions");
+    let (mut rollouts, mut challenges) = (outputs.table_writer::<Rollout>()?, outputs.table_writer::<Challenge>()?);
+    let mut counts = vec![0u64; ChallengeStatus::ALL.len()];
+    policy.complete(context, "challenge-gen", &requests, sampling, &progress, |samples| {
+        let written: Vec<Rollout> =
+            samples.into_iter().map(|sample| rollout(sample, Role::Challenger, |row| context.place.challenge_id(row).to_string())).collect();
+        let read: Vec<Challenge> = written.iter().map(|rollout| challenge(rollout, &rule)).collect::<anyhow::Result<_>>()?;
+        for (count, status) in counts.iter_mut().zip(ChallengeStatus::ALL) {
+            *count += read.iter().filter(|challenge| challenge.challenge_status == status.as_str()).count() as u64;
+        }
+        rollouts.write(&written)?;
+        challenges.write(&read)?;
+        Ok(())
+    })?;
+    for (count, status) in counts.into_iter().zip(ChallengeStatus::ALL) {
+        outputs.count(status.as_str(), count);
+    }
+    outputs.finish_table(rollouts)?;
+    outputs.finish_table(challenges)
+}
+
+/// A sample as a row of `rollouts`.
+pub(crate) fn rollout(sample: PolicySample, role: Role, challenge_id: impl Fn(u64) -> String) -> Rollout {
+    Rollout {
+        challenge_id: challenge_id(sample.row),
+        row: sample.row,
+        sample: sample.sample,
+        role: role.to_string(),
+        prompt_tokens: sample.prompt_tokens,
+        completion_tokens: sample.completion.tokens,
+        policy_logprobs: sample.completion.policy_logprobs,
+        sampler_logprobs: sample.completion.sampler_logprobs,
+        finish_reason: sample.completion.finish.to_string(),
+        completion: sample.text.text,
+        is_valid_utf8: sample.text.is_valid_utf8,
+    }
+}
+
+fn challenge(rollout: &Rollout, rule: &QuestionRule) -> anyhow::Result<Challenge> {
+    let finish = finish_reason(rollout)?;
+    let read = if rollout.is_valid_utf8 {
+        well_formed_challenge(&rollout.completion, finish, rule)
+    } else {
+        Err(ChallengeStatus::InvalidUtf8)
+    };
+    let status = read.as_ref().err().copied().unwrap_or(ChallengeStatus::Ok);
+    let (question, proposed_answer) = read.ok().map(|read| (read.question, read.proposed_answer)).unzip();
+    Ok(Challenge {
+        challenge_id: rollout.challenge_id.clone(),
+        row: rollout.row,
+        challenge_status: status.to_string(),
+        question,
+        proposed_answer,
+    })
+}

@@ -219,11 +219,11 @@ mod tests {
 
     const PLACE: Place = Place { iteration: 1, phase: Phase::Curriculum, step: 0 };
 
-    /// A candidate: its question if it is one, and its label, vote share in tenths and margin in tenths if it has one.
-    type Candidate = (Option<u8>, Option<bool>, u32, u32);
+    /// A candidate: its question if it is one, whether it has a pseudo-label, its vote share and its margin in tenths.
+    type Candidate = (Option<u8>, bool, u32, u32);
 
     fn candidates() -> impl Strategy<Value = Vec<Candidate>> {
-        let candidate = (prop::option::weighted(0.8, 0u8..12), prop::option::weighted(1.0, any::<bool>()), 0u32..=10, 0u32..=10);
+        let candidate = (prop::option::weighted(0.8, 0u8..12), any::<bool>(), 0u32..=10, 0u32..=10);
         prop::collection::vec(candidate, 0..60)
     }
 
@@ -257,7 +257,7 @@ mod tests {
             challenge_id: PLACE.challenge_id(row).to_string(),
             row,
             question: format!("{}+1", (*question)?),
-            pseudo_label: has_label.filter(|has_label| *has_label).map(|_| "2".to_owned()),
+            pseudo_label: has_label.then(|| "2".to_owned()),
             vote_share: f64::from(*share) * 0.1,
             margin: f64::from(*margin) * 0.1,
             vote_entropy: 0.0,
@@ -298,8 +298,7 @@ mod tests {
                 .map(|(row, (question, has_label, share, margin))| {
                     let is_repeated = question.is_some_and(|question| !seen.insert(question));
                     let (share, margin) = (f64::from(*share) * 0.1, f64::from(*margin) * 0.1);
-                    let has_label = has_label.unwrap_or(false);
-                    (row, plain_gate(question.is_some(), drops && is_repeated, has_label, share, margin, &gate))
+                    (row, plain_gate(question.is_some(), drops && is_repeated, *has_label, share, margin, &gate))
                 })
                 .collect();
             prop_assert_eq!(verdicts, expected);

@@ -1,1 +1,142 @@
-//! x
+//! `solve-sample`: Solver checkpoint and questions to answers.
+//!
+//! In the challenger and curriculum phases the frozen Solver of the iteration before answers every well-formed question m times, for
+//! the vote. In the solver phase the policy in training answers one step's batch of the curriculum, a group of answers a question.
+
+use crate::args::{CommonArgs, EXIT_CODES_HELP};
+use crate::console::Progress;
+use crate::context::StageContext;
+use crate::exit::StageFailure;
+use crate::frame::run_stage;
+use crate::inputs::StageInputs;
+use crate::outputs::StageOutputs;
+use crate::policy::{Policy, PolicyRequest};
+use crate::prompt::Prompt;
+use crate::stages::challenge_gen::rollout;
+use rzero_algo::curriculum::step_batch;
+use rzero_algo::seed::StreamKey;
+use rzero_schema::ids::Place;
+use rzero_schema::tables::{Challenge, CurriculumRow, Rollout};
+use rzero_schema::vocab::{Phase, Role, Stage};
+use std::collections::BTreeMap;
+
+/// Let the Solver answer questions.
+#[derive(Debug, clap::Parser)]
+#[command(name = "solve-sample", version, after_help = EXIT_CODES_HELP)]
+pub struct Args {
+    #[command(flatten)]
+    common: CommonArgs,
+}
+
+/// Runs the stage.
+///
+/// # Errors
+/// As [`run_stage`]; also when the model cannot be read or run, or the curriculum is empty.
+pub fn run(args: &Args) -> anyhow::Result<()> {
+    let context = StageContext::new(Stage::SolveSample, &args.common, &[Phase::Challenger, Phase::Curriculum, Phase::Solver])?;
+    let Place { iteration, phase, step } = context.place;
+    let checkpoint = match phase {
+        Phase::Solver => context.policy_checkpoint(Role::Solver, iteration, step)?,
+        _ => context.checkpoint_dir(Role::Solver, iteration.saturating_sub(1))?,
+    };
+    let inputs = StageInputs::new(&context)
+        .with_checkpoint("solver", &checkpoint)
+        .with_file("solver prompt", &context.project_path(&context.profile.domain.solver_prompt)?);
+    let inputs = match phase {
+        Phase::Solver => inputs.with_stage_at(Stage::Filter, curriculum_place(iteration)),
+        _ => inputs.with_stage(Stage::ChallengeGen),
+    };
+    run_stage(&context, inputs, |inputs, outputs| answer_questions(&context, inputs, outputs))
+}
+
+/// Where the curriculum of an iteration lies.
+pub(crate) fn curriculum_place(iteration: u32) -> Place {
+    Place { iteration, phase: Phase::Curriculum, step: 0 }
+}
+
+/// One question to answer: its row in this set, its id, and the samples wanted.
+struct Question {
+    row: u64,
+    challenge_id: String,
+    text: String,
+    samples: std::ops::Range<u32>,
+}
+
+fn answer_questions(context: &StageContext, inputs: &StageInputs<'_>, outputs: &mut StageOutputs<'_>) -> anyhow::Result<()> {
+    let profile = &context.profile;
+    let (sampling, questions) = match context.place.phase {
+        Phase::Challenger => {
+            (&profile.challenger.answer_sampling, challenge_questions(context, inputs, profile.challenger.num_samples)?)
+        }
+        Phase::Curriculum => {
+            (&profile.curriculum.answer_sampling, challenge_questions(context, inputs, profile.curriculum.num_samples)?)
+        }
+        _ => (&profile.solver.sampling, batch_questions(context, inputs)?),
+    };
+    let prompt = Prompt::new(&inputs.text("solver prompt")?, inputs.path("solver prompt")?)?;
+    let requests: Vec<PolicyRequest> = questions
+        .iter()
+        .map(|question| {
+            let samples = question.samples.clone().map(|sample| (question.row, sample)).collect();
+            Ok(PolicyRequest { prompt: prompt.render(&question.text)?, samples })
+        })
+        .collect::<anyhow::Result<_>>()?;
+    let ids: BTreeMap<u64, &str> = questions.iter().map(|question| (question.row, question.challenge_id.as_str())).collect();
+    let policy = Policy::read(inputs.path("solver")?)?;
+    let total: usize = requests.iter().map(|request| request.samples.len()).sum();
+    let progress = Progress::start("answering", total as u64, "answers");
+    let mut writer = outputs.table_writer::<Rollout>()?;
+    let (mut num_truncated, mut num_tokens) = (0, 0);
+    policy.complete(context, "solve-sample", &requests, sampling, &progress, |samples| {
+        let rollouts: Vec<Rollout> = samples
+            .into_iter()
+            .map(|sample| rollout(sample, Role::Solver, |row| ids.get(&row).copied().unwrap_or_default().to_owned()))
+            .collect();
+        num_truncated += rollouts.iter().filter(|rollout| rollout.finish_reason == "length").count() as u64;
+        num_tokens += rollouts.iter().map(|rollout| rollout.completion_tokens.len() as u64).sum::<u64>();
+        Ok(writer.write(&rollouts)?)
+    })?;
+    outputs.count("truncated", num_truncated);
+    outputs.metric("num_completion_tokens", num_tokens as f64);
+    outputs.finish_table(writer)
+}
+
+/// The well-formed questions of this shard, `num_samples` answers each.
+fn challenge_questions(context: &StageContext, inputs: &StageInputs<'_>, num_samples: u32) -> anyhow::Result<Vec<Question>> {
+    let challenges = inputs.output(Stage::ChallengeGen)?.read::<Challenge>()?;
+    let rows = context.shard_rows(challenges.len() as u64);
+    let mine = &challenges[rows.start as usize..rows.end as usize];
+    let questions = mine.iter().filter_map(|challenge| {
+        let text = challenge.question.clone()?;
+        Some(Question { row: challenge.row, challenge_id: challenge.challenge_id.clone(), text, samples: 0..num_samples })
+    });
+    Ok(questions.collect())
+}
+
+/// The part of this step's batch that belongs to this shard. A question that stands in the batch twice gets other samples.
+fn batch_questions(context: &StageContext, inputs: &StageInputs<'_>) -> anyhow::Result<Vec<Question>> {
+    let Place { iteration, step, .. } = context.place;
+    let settings = &context.profile.solver;
+    let curriculum = inputs.output_at(Stage::Filter, curriculum_place(iteration))?.read::<CurriculumRow>()?;
+    if curriculum.is_empty() {
+        let message = format!("the curriculum of iteration {iteration} is empty: the filter kept no question");
+        let hint = "look at the drop reasons beside it; a wider band or more candidates keep more (curriculum.bands, curriculum.num_candidates)";
+        return Err(StageFailure::input(message).hint(hint).into());
+    }
+    let key = StreamKey { run_seed: context.profile.seed, iteration, phase: Phase::Solver, step: 0, row: 0, sample: 0 };
+    let batch = step_batch(curriculum.len(), settings.num_questions as usize, step, &key);
+    let mut times_before = vec![0u32; curriculum.len()];
+    let questions: Vec<Question> = batch
+        .into_iter()
+        .enumerate()
+        .map(|(row, index)| {
+            let first = times_before[index] * settings.group_size;
+            times_before[index] += 1;
+            let CurriculumRow { challenge_id, question, .. } = &curriculum[index];
+            let samples = first..first + settings.group_size;
+            Question { row: row as u64, challenge_id: challenge_id.clone(), text: question.clone(), samples }
+        })
+        .collect();
+    let rows = context.shard_rows(questions.len() as u64);
+    Ok(questions.into_iter().filter(|question| rows.contains(&question.row)).collect())
+}

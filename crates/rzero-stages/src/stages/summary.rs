@@ -10,6 +10,8 @@ mod collect;
 mod json;
 mod scores;
 mod show;
+#[cfg(test)]
+mod tests;
 
 use crate::console::{Verbosity, print_product, start_log};
 use std::path::PathBuf;

@@ -13,10 +13,11 @@ use crate::inputs::StageInputs;
 use crate::outputs::StageOutputs;
 use anyhow::Context;
 use rayon::prelude::*;
-use rzero_algo::answer::{ReadAnswer, read_answer};
+use crate::answers::{answer_rule, read_rollout_answer};
+use rzero_algo::answer::ReadAnswer;
 use rzero_algo::vote::{Ballot, vote};
 use rzero_schema::tables::{Challenge, Label, Rollout};
-use rzero_schema::vocab::{AnswerStatus, ChallengeStatus, FinishReason, Phase, Stage};
+use rzero_schema::vocab::{AnswerStatus, ChallengeStatus, Phase, Stage};
 use std::collections::BTreeMap;
 
 /// Vote on the Solver's answers: rollouts to pseudo-labels.
@@ -77,7 +78,7 @@ fn read_answers(
 ) -> anyhow::Result<BTreeMap<u64, BTreeMap<u32, ReadAnswer>>> {
     let rollouts = inputs.output(Stage::SolveSample)?;
     let rows = context.shard_rows(challenges.len() as u64);
-    let max_chars = context.profile.domain.max_answer_chars;
+    let rule = answer_rule(&context.profile);
     let progress = Progress::start("reading answers", rollouts.num_rows::<Rollout>()?, "rollouts");
     let mut answers: BTreeMap<u64, BTreeMap<u32, ReadAnswer>> = BTreeMap::new();
     for batch in rollouts.stream::<Rollout>(BATCH_ROWS)? {
@@ -86,7 +87,7 @@ fn read_answers(
         progress.advance(batch.len() as u64);
         let mine: Vec<&Rollout> = batch.iter().filter(|rollout| rows.contains(&rollout.row)).collect();
         let read: Vec<ReadAnswer> =
-            mine.par_iter().map(|rollout| answer_of(rollout, max_chars)).collect::<anyhow::Result<_>>()?;
+            mine.par_iter().map(|rollout| read_rollout_answer(rollout, &rule)).collect::<anyhow::Result<_>>()?;
         for (rollout, answer) in mine.iter().zip(read) {
             let challenge = &challenges[rollout.row as usize];
             if challenge.challenge_id != rollout.challenge_id || !is_ok(challenge) {
@@ -100,16 +101,6 @@ fn read_answers(
         }
     }
     Ok(answers)
-}
-
-fn answer_of(rollout: &Rollout, max_chars: usize) -> anyhow::Result<ReadAnswer> {
-    let finish: FinishReason = rollout.finish_reason.parse().map_err(|error| {
-        StageFailure::input(format!("sample {} of question {}: {error}", rollout.sample, rollout.challenge_id))
-    })?;
-    if !rollout.is_valid_utf8 {
-        return Ok(ReadAnswer { status: AnswerStatus::InvalidUtf8, answer: None });
-    }
-    Ok(read_answer(&rollout.completion, finish, max_chars))
 }
 
 /// The vote on one question.

@@ -1,0 +1,36 @@
+//! The answer in a rollout, read the same way wherever a vote, a reward or a grade needs it.
+
+use crate::exit::StageFailure;
+use rzero_algo::answer::{AnswerRule, ReadAnswer, read_answer};
+use rzero_schema::profile::Profile;
+use rzero_schema::tables::Rollout;
+use rzero_schema::vocab::{AnswerStatus, FinishReason};
+
+/// What counts as an answer in this profile.
+#[must_use]
+pub fn answer_rule(profile: &Profile) -> AnswerRule {
+    AnswerRule { kind: profile.domain.kind, max_chars: profile.domain.max_answer_chars }
+}
+
+/// Reads the answer of a rollout.
+///
+/// # Errors
+/// When the rollout's finish reason is no such word.
+pub fn read_rollout_answer(rollout: &Rollout, rule: &AnswerRule) -> anyhow::Result<ReadAnswer> {
+    let finish = finish_reason(rollout)?;
+    if !rollout.is_valid_utf8 {
+        return Ok(ReadAnswer { status: AnswerStatus::InvalidUtf8, answer: None });
+    }
+    Ok(read_answer(&rollout.completion, finish, rule))
+}
+
+/// Why a rollout ended.
+///
+/// # Errors
+/// When it is no such word.
+pub fn finish_reason(rollout: &Rollout) -> anyhow::Result<FinishReason> {
+    rollout.finish_reason.parse().map_err(|error| {
+        let at = format!("sample {} of question {}", rollout.sample, rollout.challenge_id);
+        StageFailure::input(format!("{at}: {error}")).into()
+    })
+}

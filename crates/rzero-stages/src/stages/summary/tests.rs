@@ -1,0 +1,198 @@
+//! A small run, written through the frame like a real one, and what the summary says of it while it grows.
+
+#![allow(clippy::unwrap_used, reason = "a test stops where it cannot go on")]
+
+use super::collect::read_run;
+use super::{json, show};
+use crate::args::CommonArgs;
+use crate::context::StageContext;
+use crate::exit::{StageExit, exit_of};
+use crate::frame::run_stage;
+use crate::inputs::StageInputs;
+use crate::outputs::StageOutputs;
+use rzero_schema::tables::{CurriculumRow, DroppedRow, EvalResult, TrainMetrics};
+use rzero_schema::vocab::{Phase, Stage};
+use serde_json::Value;
+use std::path::{Path, PathBuf};
+
+fn finish(run: &Path, stage: Stage, iteration: u32, phase: Phase, step: Option<u32>, write: impl FnOnce(&mut StageOutputs<'_>)) {
+    let args = CommonArgs {
+        run: run.to_owned(),
+        profile: Some(PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../pipelines/profiles/smoke.toml"))),
+        overrides: vec!["eval.bootstrap_resamples=50".to_owned()],
+        iteration,
+        phase: Some(phase),
+        step,
+        shard_index: 0,
+        num_shards: 1,
+        index_base: 0,
+        threads: Some(1),
+        project_root: None,
+        overwrite: false,
+        dry_run: false,
+        quiet: true,
+        verbose: false,
+    };
+    let context = StageContext::new(stage, &args, &[phase]).unwrap();
+    run_stage(&context, StageInputs::new(&context), |_, outputs| {
+        write(outputs);
+        Ok(())
+    })
+    .unwrap();
+}
+
+/// Ten problems; `num_right` of them are solved by every completion, the others by none.
+fn eval_rows(num_right: u64, style: &str) -> Vec<EvalResult> {
+    let mut rows = Vec::new();
+    for row in 0..10 {
+        for (mode, sample) in [("greedy", 0), ("sampled", 0), ("sampled", 1)] {
+            let answer = if row < num_right { "7" } else { "8" };
+            rows.push(EvalResult {
+                item_id: format!("item-{row}"),
+                row,
+                level: 1 + u32::try_from(row).unwrap() / 5,
+                eval_style: style.to_owned(),
+                eval_mode: mode.to_owned(),
+                sample,
+                completion: format!("\\boxed{{{answer}}}"),
+                num_tokens: 4,
+                finish_reason: "stop".to_owned(),
+                answer_status: "parsed".to_owned(),
+                answer: Some(answer.to_owned()),
+                gold: "7".to_owned(),
+                is_correct: answer == "7",
+                is_worked: style == "worked",
+            });
+        }
+    }
+    rows
+}
+
+fn curriculum(outputs: &mut StageOutputs<'_>) {
+    let kept = |row: u64, question: &str, label: &str| CurriculumRow {
+        challenge_id: format!("001/curriculum/00/{row:05}"),
+        row,
+        question: question.to_owned(),
+        pseudo_label: label.to_owned(),
+        vote_share: 0.5,
+        margin: 0.25,
+        gate_version: 1,
+    };
+    let dropped = DroppedRow {
+        challenge_id: "001/curriculum/00/00003".to_owned(),
+        row: 3,
+        question: None,
+        drop_reason: "malformed".to_owned(),
+        challenge_status: "no_boxed_answer".to_owned(),
+        pseudo_label: None,
+        vote_share: None,
+        margin: None,
+        gate_version: 1,
+    };
+    outputs.write_table(&[kept(0, "1+1", "2"), kept(1, "2*3", "6"), kept(2, "9-4", "4")]).unwrap();
+    outputs.write_table(&[dropped]).unwrap();
+}
+
+fn metrics(phase: &str, step: u32, reward_mean: f64) -> TrainMetrics {
+    TrainMetrics {
+        iteration: 1,
+        phase: phase.to_owned(),
+        step,
+        num_rollouts: 8,
+        num_completion_tokens: 80,
+        reward_mean,
+        reward_std: 0.1,
+        uncertainty_mean: None,
+        repetition_mean: None,
+        format_mean: 0.75,
+        num_groups: 1,
+        zero_variance_share: 0.0,
+        loss: 0.0,
+        surrogate_loss: 0.0,
+        kl_reference: 0.01,
+        kl_old: 0.0,
+        entropy: 1.0,
+        clip_low_share: 0.0,
+        clip_high_share: 0.0,
+        gradient_norm: 1.0,
+        learning_rate: 1e-4,
+        completion_length_mean: 10.0,
+        completion_length_min: 1,
+        completion_length_max: 20,
+        truncated_share: 0.0,
+        sampler_trainer_logprob_max: 0.0,
+        sampler_trainer_logprob_mean: 0.0,
+    }
+}
+
+fn objects(run: &Path) -> Vec<Value> {
+    read_run(run).unwrap().iterations.iter().map(json::object).collect()
+}
+
+#[test]
+fn a_run_is_shown_as_far_as_it_has_come() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = folder.path();
+    assert_eq!(exit_of(&read_run(run).unwrap_err()), StageExit::Input);
+
+    let base: Vec<EvalResult> = eval_rows(3, "free").into_iter().chain(eval_rows(6, "worked")).collect();
+    finish(run, Stage::Eval, 0, Phase::Eval, None, |outputs| outputs.write_table(&base).unwrap());
+    let only_base = objects(run);
+    assert_eq!(only_base.len(), 1);
+    assert_eq!(only_base[0]["greedy"], 30.0);
+    assert_eq!(only_base[0]["gain"], 0.0);
+    assert_eq!(only_base[0]["gain_over_worked_greedy"], -30.0);
+    assert_eq!(only_base[0]["worked_greedy"], 60.0);
+    assert!(only_base[0]["label_accuracy"].is_null());
+
+    for step in 1..=2 {
+        let row = [metrics("challenger", step, 0.1 * f64::from(step))];
+        finish(run, Stage::GrpoStep, 1, Phase::Challenger, Some(step), |outputs| outputs.write_table(&row).unwrap());
+    }
+    finish(run, Stage::Filter, 1, Phase::Curriculum, None, curriculum);
+    let row = [metrics("solver", 1, 0.5)];
+    finish(run, Stage::GrpoStep, 1, Phase::Solver, Some(1), |outputs| outputs.write_table(&row).unwrap());
+    let half = &objects(run)[1];
+    assert_eq!(half["missing"], serde_json::json!(["eval", "solver step 2"]));
+    assert!(half["greedy"].is_null());
+    assert_eq!((&half["num_kept"], &half["num_dropped"], &half["kept_share"]), (&Value::from(3), &Value::from(1), &Value::from(75.0)));
+    assert!((half["label_accuracy"].as_f64().unwrap() - 200.0 / 3.0).abs() < 1e-9);
+    assert_eq!((&half["drops"]["malformed"], &half["malformed"]["no_boxed_answer"]), (&Value::from(1), &Value::from(1)));
+    assert_eq!((&half["challenger"]["reward_first"], &half["challenger"]["reward_last"]), (&Value::from(0.1), &Value::from(0.2)));
+
+    let row = [metrics("solver", 2, 0.6)];
+    finish(run, Stage::GrpoStep, 1, Phase::Solver, Some(2), |outputs| outputs.write_table(&row).unwrap());
+    finish(run, Stage::Eval, 1, Phase::Eval, None, |outputs| outputs.write_table(&eval_rows(8, "free")).unwrap());
+    let done = &objects(run)[1];
+    assert_eq!(done["missing"], serde_json::json!([]));
+    assert_eq!((&done["greedy"], &done["gain"], &done["gain_over_worked_greedy"]), (&Value::from(80.0), &Value::from(50.0), &Value::from(20.0)));
+    assert!(done["gain_low"].as_f64().unwrap() <= 50.0 && done["gain_high"].as_f64().unwrap() >= 50.0);
+    let text = show::tables(&read_run(run).unwrap());
+    for part in [
+        "profile smoke, seed 7, with eval.bootstrap_resamples=50",
+        "| 0 (base)",
+        "| 0 made to work in steps",
+        "66.7 [20.8, 93.9]",
+        "0.500 -> 0.600",
+        "1: 9-4 -> 4 (50 % of the votes, FALSE)",
+        "of the +50.0 points of greedy gain at iteration 1, +30.0 are what the base gains by being made to work in steps, +20.0",
+        "at iteration 1 only 66.7 % of 3 labels are true",
+    ] {
+        assert!(text.contains(part), "`{part}` is not in:\n{text}");
+    }
+}
+
+#[test]
+fn a_damaged_table_is_an_error_that_names_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = folder.path();
+    finish(run, Stage::Eval, 0, Phase::Eval, None, |outputs| outputs.write_table(&eval_rows(3, "free")).unwrap());
+    let table = run.join("iter-000/eval/eval/eval_results-00000-of-00001.parquet");
+    let mut bytes = std::fs::read(&table).unwrap();
+    let middle = bytes.len() / 2;
+    bytes.truncate(middle);
+    std::fs::write(&table, bytes).unwrap();
+    let error = read_run(run).unwrap_err();
+    assert_eq!(exit_of(&error), StageExit::Input);
+    assert!(format!("{error:#}").contains("eval_results-00000-of-00001.parquet"), "{error:#}");
+}

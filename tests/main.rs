@@ -4,8 +4,14 @@
 //! | --- | --- |
 //! | `tidy.rs` | rules of the tree: floors of the crates, sizes of files, words that must not stay, profiles that must parse |
 //! | `dag.rs` | the order of the stages, as `just plan` prints it |
+//! | `whole_run.rs` | laws of a whole run: killed, sharded, threaded, run twice |
+//! | `hostile_model.rs` | what becomes of a model that writes nonsense |
+//! | `just.rs` | how the others call `just` |
 //!
 //! `fixtures/` holds inputs with the script that made them, `snapshots/` what commands are expected to print.
 
 mod dag;
+mod hostile_model;
+mod just;
 mod tidy;
+mod whole_run;

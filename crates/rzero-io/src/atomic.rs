@@ -68,8 +68,7 @@ impl AtomicFile {
 
     fn publish(self, rename: impl FnOnce(NamedTempFile, &Path) -> io::Result<()>) -> Result<FileDigest> {
         let Self { final_path, temporary, hasher, num_bytes } = self;
-        let temporary =
-            temporary.into_inner().map_err(|error| IoError::file("write", &final_path)(error.into_error()))?;
+        let temporary = temporary.into_inner().map_err(|error| IoError::file("write", &final_path)(error.into_error()))?;
         temporary.as_file().sync_all().map_err(IoError::file("sync", &final_path))?;
         rename(temporary, &final_path).map_err(|error| match error.kind() {
             io::ErrorKind::AlreadyExists => IoError::AlreadyExists { path: final_path.clone() },
@@ -232,7 +231,12 @@ mod tests {
             let path = folder.path().join(format!("manifest-{round}"));
             let results: Vec<Result<FileDigest>> = std::thread::scope(|scope| {
                 let threads: Vec<_> = (0..4u8)
-                    .map(|thread| scope.spawn({ let path = &path; move || write_bytes_exclusive(path, &[thread; 100]) }))
+                    .map(|thread| {
+                        scope.spawn({
+                            let path = &path;
+                            move || write_bytes_exclusive(path, &[thread; 100])
+                        })
+                    })
                     .collect();
                 threads.into_iter().map(|thread| thread.join().unwrap()).collect()
             });

@@ -241,11 +241,16 @@ impl IoError {
             Self::AlreadyExists { .. } => "move it away if it is no longer wanted".to_owned(),
             Self::Encode { .. } => return None,
             Self::Parquet { .. } | Self::SizeDiffers { .. } | Self::DigestDiffers { .. } | Self::RowsDiffer { .. } => {
-                "the file is damaged or was changed by hand: remove it with its manifest and rerun the stage that wrote it".to_owned()
+                "the file is damaged or was changed by hand: remove it with its manifest and rerun the stage that wrote it"
+                    .to_owned()
             }
-            Self::MissingFile { manifest, .. } => format!("restore the file, or remove {} and rerun its stage", manifest.display()),
+            Self::MissingFile { manifest, .. } => {
+                format!("restore the file, or remove {} and rerun its stage", manifest.display())
+            }
             Self::NotOurs { .. } | Self::WrongTable { .. } => "name a file that a stage of this project wrote".to_owned(),
-            Self::WrongVersion { .. } => "rerun the stage that wrote it with this build, or read it with the build that wrote it".to_owned(),
+            Self::WrongVersion { .. } => {
+                "rerun the stage that wrote it with this build, or read it with the build that wrote it".to_owned()
+            }
             Self::Columns { .. } | Self::UnknownColumn { .. } => "compare the file with schemas/<table>.json".to_owned(),
             Self::Record { path, .. } => format!("remove {} and rerun the stage that wrote it", path.display()),
             Self::NoOutput { command, .. } => format!("run: {command}"),
@@ -256,7 +261,9 @@ impl IoError {
                 shown.chain(rest).collect::<Vec<_>>().join("\n      ")
             }
             Self::SeveralSets { command, .. } => format!("choose one shard count and run: {command} --overwrite"),
-            Self::ShardsDisagree { command, .. } => format!("rerun every shard from the same inputs, first: {command} --overwrite"),
+            Self::ShardsDisagree { command, .. } => {
+                format!("rerun every shard from the same inputs, first: {command} --overwrite")
+            }
             Self::NoTable { .. } => "rerun the stage with this build".to_owned(),
         };
         Some(hint)

@@ -104,6 +104,21 @@ impl RunLayout {
         self.phase_folder(iteration, phase).join("checkpoint")
     }
 
+    /// Where training left the checkpoint in `folder`: its iteration and phase, and its step unless it is the phase's last.
+    /// `None` for a folder that is no checkpoint of this run.
+    #[must_use]
+    pub fn checkpoint_origin(&self, folder: &Path) -> Option<(u32, Phase, Option<u32>)> {
+        let relative = self.relative(folder)?;
+        let (iteration, rest) = relative.strip_prefix("iter-")?.split_once('/')?;
+        let (phase, rest) = rest.split_once('/')?;
+        let (iteration, phase) = (iteration.parse().ok()?, phase.parse().ok()?);
+        if rest == "checkpoint" {
+            return Some((iteration, phase, None));
+        }
+        let step = rest.strip_prefix("step-")?.split_once('/')?.0.parse().ok()?;
+        (self.step_checkpoint(Place { iteration, phase, step }) == folder).then_some((iteration, phase, Some(step)))
+    }
+
     /// A path as records name it: relative to the run, with `/` between its parts. `None` outside the run.
     #[must_use]
     pub fn relative(&self, path: &Path) -> Option<String> {
@@ -158,6 +173,11 @@ mod tests {
         let manifest = layout.manifest(Stage::Filter, curriculum, Shard::WHOLE);
         assert_eq!(layout.relative(&manifest).unwrap(), "iter-012/curriculum/filter/manifest-00000-of-00001.json");
         assert_eq!(shard_of_manifest("manifest-00000-of-00001.json"), Some(Shard::WHOLE));
+        let origin = |folder: &Path| layout.checkpoint_origin(folder);
+        assert_eq!(origin(&layout.step_checkpoint(step)), Some((1, Phase::Solver, Some(3))));
+        assert_eq!(origin(&layout.phase_checkpoint(2, Phase::Challenger)), Some((2, Phase::Challenger, None)));
+        assert_eq!(origin(Path::new("/models/base")), None);
+        assert_eq!(origin(&layout.stage_folder(Stage::GrpoStep, step)), None);
         for name in ["manifest-0-of-1.json", "manifest-00001-of-00001.json", "manifest.json", "labels-00000-of-00001.json"] {
             assert_eq!(shard_of_manifest(name), None);
         }

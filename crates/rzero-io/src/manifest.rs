@@ -76,7 +76,8 @@ pub fn read_manifest(path: &Path) -> Result<Manifest> {
 /// When the file cannot be read or is not such a record.
 pub fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T> {
     let bytes = std::fs::read(path).map_err(IoError::file("read", path))?;
-    serde_json::from_slice(&bytes).map_err(|error| IoError::Record { path: path.to_owned(), problem: format!("is no valid record: {error}") })
+    serde_json::from_slice(&bytes)
+        .map_err(|error| IoError::Record { path: path.to_owned(), problem: format!("is no valid record: {error}") })
 }
 
 /// A record as it stands on disk: indented JSON and a final newline.

@@ -40,7 +40,8 @@ impl StageOutput {
             [num_shards] => *num_shards,
             _ => return Err(IoError::SeveralSets { stage: stage.as_str(), folder, counts, command }),
         };
-        let missing: Vec<u32> = (0..num_shards).filter(|index| !shards.contains(&Shard { index: *index, num: num_shards })).collect();
+        let missing: Vec<u32> =
+            (0..num_shards).filter(|index| !shards.contains(&Shard { index: *index, num: num_shards })).collect();
         if !missing.is_empty() {
             let command = format!("{command} --num-shards {num_shards}");
             return Err(IoError::MissingShards { stage: stage.as_str(), folder, missing, num_shards, command });

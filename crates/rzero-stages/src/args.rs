@@ -24,7 +24,7 @@ pub struct CommonArgs {
     #[arg(long, value_name = "N")]
     pub iteration: u32,
 
-    /// Phase of the iteration, for stages that serve several
+    /// Phase of the iteration (challenger, curriculum, solver, eval), for stages that serve several
     #[arg(long, value_name = "PHASE")]
     pub phase: Option<Phase>,
 

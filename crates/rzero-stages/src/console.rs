@@ -30,7 +30,8 @@ pub fn start_log(verbosity: Verbosity) {
         Verbosity::Verbose => "debug",
     };
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(level));
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(BesideBars).with_target(verbosity == Verbosity::Verbose);
+    let log =
+        tracing_subscriber::fmt().with_env_filter(filter).with_writer(BesideBars).with_target(verbosity == Verbosity::Verbose);
     let is_json = match std::env::var("RZERO_LOG") {
         Ok(form) => form == "json",
         Err(_) => std::env::var_os("SLURM_JOB_ID").is_some(),
@@ -69,7 +70,9 @@ pub(crate) fn print_panic(panic: &PanicHookInfo<'_>) {
     if rzero_io::reader::is_decoding() {
         return;
     }
-    let text = format!("error: internal error: {panic}\nhint: this is a defect of the program, please report it with the command line\n");
+    let text = format!(
+        "error: internal error: {panic}\nhint: this is a defect of the program, please report it with the command line\n"
+    );
     io::stderr().write_all(text.as_bytes()).ok();
 }
 

@@ -64,7 +64,8 @@ impl StageContext {
             (false, false) => Verbosity::Normal,
         });
         let layout = RunLayout::new(absolute(&args.run)?);
-        let overrides: Vec<String> = args.overrides.iter().map(|text| text.trim().to_owned()).filter(|text| !text.is_empty()).collect();
+        let overrides: Vec<String> =
+            args.overrides.iter().map(|text| text.trim().to_owned()).filter(|text| !text.is_empty()).collect();
         let profile = resolve_profile(&layout, args.profile.as_deref(), &overrides)?;
         let place = resolve_place(stage, args, phases, &profile)?;
         let shard = resolve_shard(args)?;
@@ -182,7 +183,9 @@ fn resolve_profile(layout: &RunLayout, path: Option<&Path>, overrides: &[String]
         None => {
             let Some(record) = RunRecord::read(layout)? else {
                 let message = format!("no profile was given, and {} holds no run yet", layout.root().display());
-                return Err(StageFailure::usage(message).hint("name one of pipelines/profiles with --profile or RZERO_PROFILE").into());
+                return Err(StageFailure::usage(message)
+                    .hint("name one of pipelines/profiles with --profile or RZERO_PROFILE")
+                    .into());
             };
             if overrides.is_empty() {
                 return Ok(record.profile);
@@ -199,11 +202,15 @@ fn resolve_place(stage: Stage, args: &CommonArgs, phases: &[Phase], profile: &Pr
     let phase = match (args.phase, phases) {
         (Some(phase), _) if phases.contains(&phase) => phase,
         (Some(phase), _) => {
-            return Err(StageFailure::usage(format!("{stage} has no part in phase {phase}")).hint(format!("its phases: {names}")).into());
+            return Err(StageFailure::usage(format!("{stage} has no part in phase {phase}"))
+                .hint(format!("its phases: {names}"))
+                .into());
         }
         (None, [phase]) => *phase,
         (None, _) => {
-            return Err(StageFailure::usage(format!("{stage} serves several phases")).hint(format!("name one with --phase: {names}")).into());
+            return Err(StageFailure::usage(format!("{stage} serves several phases"))
+                .hint(format!("name one with --phase: {names}"))
+                .into());
         }
     };
     if args.iteration == 0 && phase != Phase::Eval {
@@ -235,7 +242,8 @@ fn resolve_shard(args: &CommonArgs) -> anyhow::Result<Shard> {
     let last = u64::from(args.index_base) + u64::from(args.num_shards);
     let index = args.shard_index.checked_sub(args.index_base).filter(|index| *index < args.num_shards);
     index.map(|index| Shard { index, num: args.num_shards }).ok_or_else(|| {
-        let message = format!("shard index {} is not one of {} shards counted from {}", args.shard_index, args.num_shards, args.index_base);
+        let message =
+            format!("shard index {} is not one of {} shards counted from {}", args.shard_index, args.num_shards, args.index_base);
         let hint = match args.num_shards {
             0 => "--num-shards is at least 1".to_owned(),
             _ => format!("--shard-index goes from {} to {}; --index-base says where it begins", args.index_base, last - 1),

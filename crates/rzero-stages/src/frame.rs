@@ -88,7 +88,11 @@ fn output_state(context: &StageContext, manifest_path: &Path, fingerprint: &str)
     if let Some(other) = shards.iter().find(|shard| shard.num != context.shard.num) {
         let folder = context.layout.stage_folder(context.stage, context.place);
         let (stage, asked) = (context.stage, context.shard.num);
-        return Ok(OutputState::Other(format!("{} holds output of {stage} cut into {} shards, not {asked}", folder.display(), other.num)));
+        return Ok(OutputState::Other(format!(
+            "{} holds output of {stage} cut into {} shards, not {asked}",
+            folder.display(),
+            other.num
+        )));
     }
     if !shards.contains(&context.shard) {
         return Ok(OutputState::Absent);

@@ -65,7 +65,11 @@ impl<'a> StageInputs<'a> {
     pub fn with_stage_at(mut self, stage: Stage, place: Place) -> Self {
         let layout = &self.context.layout;
         let found = StageOutput::open(layout, stage, place).map(|output| Found::Output(Box::new(output)));
-        let input = Input { what: format!("{stage} at {place}"), path: layout.stage_folder(stage, place), found: found.map_err(Into::into) };
+        let input = Input {
+            what: format!("{stage} at {place}"),
+            path: layout.stage_folder(stage, place),
+            found: found.map_err(Into::into),
+        };
         self.inputs.push(input);
         self
     }
@@ -81,18 +85,16 @@ impl<'a> StageInputs<'a> {
         self
     }
 
-    /// Declares a checkpoint folder: its config, its tokenizer and all its weights.
+    /// Declares a checkpoint folder: its config, its tokenizer and all its weights. One that lies in the run must be listed, file by
+    /// file, by the manifest of the training step that left it: a step that was killed has left no checkpoint.
     #[must_use]
     pub fn with_checkpoint(mut self, what: &str, folder: &Path) -> Self {
-        let found = checkpoint_files(folder).and_then(|files| {
-            let mut records = Vec::new();
-            for file in files {
-                let record = self.record(&file)?;
-                let name = file.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let found = self.checkpoint_records(folder).map(|records| {
+            for record in &records {
+                let name = record.path.rsplit('/').next().unwrap_or_default();
                 self.digests.insert(format!("{what}/{name}"), record.digest.clone());
-                records.push(record);
             }
-            Ok(Found::Files(records))
+            Found::Files(records)
         });
         self.inputs.push(Input { what: what.to_owned(), path: folder.to_owned(), found });
         self
@@ -171,6 +173,26 @@ impl<'a> StageInputs<'a> {
             Ok(Found::Output(output)) => Some(&**output),
             _ => None,
         })
+    }
+
+    fn checkpoint_records(&self, folder: &Path) -> anyhow::Result<Vec<FileRecord>> {
+        let promised = match self.context.checkpoint_step(folder) {
+            Some(place) => Some(StageOutput::open(&self.context.layout, Stage::GrpoStep, place)?.input_records()),
+            None => None,
+        };
+        let mut records = Vec::new();
+        for file in checkpoint_files(folder)? {
+            let record = self.record(&file)?;
+            if let Some(promised) = &promised {
+                let is_promised = |listed: &&FileRecord| listed.path == record.path && listed.digest == record.digest;
+                if promised.iter().find(is_promised).is_none() {
+                    let message = format!("{} is not the file that the manifest of its training step lists", file.display());
+                    return Err(StageFailure::input(message).hint("rerun that grpo-step with --overwrite").into());
+                }
+            }
+            records.push(record);
+        }
+        Ok(records)
     }
 
     fn record(&self, path: &Path) -> anyhow::Result<FileRecord> {

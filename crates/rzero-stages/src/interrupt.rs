@@ -25,7 +25,8 @@ impl Interrupt {
     /// When the system refuses a handler.
     pub fn listen() -> anyhow::Result<Self> {
         let interrupt = Self::default();
-        signal_hook::flag::register_conditional_shutdown(SIGINT, 75, Arc::clone(&interrupt.flag)).context("cannot listen for signals")?;
+        signal_hook::flag::register_conditional_shutdown(SIGINT, 75, Arc::clone(&interrupt.flag))
+            .context("cannot listen for signals")?;
         for signal in [SIGTERM, SIGINT, SIGUSR1] {
             signal_hook::flag::register(signal, Arc::clone(&interrupt.flag)).context("cannot listen for signals")?;
         }

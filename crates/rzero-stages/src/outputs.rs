@@ -81,7 +81,11 @@ impl<'a> StageOutputs<'a> {
     ///
     /// # Errors
     /// When it cannot be written, or `write` fails.
-    pub fn write_file_with(&mut self, path: &Path, write: impl FnOnce(&mut dyn Write) -> anyhow::Result<()>) -> anyhow::Result<()> {
+    pub fn write_file_with(
+        &mut self,
+        path: &Path,
+        write: impl FnOnce(&mut dyn Write) -> anyhow::Result<()>,
+    ) -> anyhow::Result<()> {
         let mut file = AtomicFile::create(path)?;
         write(&mut file).with_context(|| format!("cannot write {}", path.display()))?;
         let written = file.finish()?;

@@ -28,7 +28,12 @@ impl RunRecord {
     /// The record of a run with this profile.
     #[must_use]
     pub fn new(profile: &Profile) -> Self {
-        Self { profile_name: profile.name.clone(), profile_digest: profile.digest(), seed: profile.seed, profile: profile.clone() }
+        Self {
+            profile_name: profile.name.clone(),
+            profile_digest: profile.digest(),
+            seed: profile.seed,
+            profile: profile.clone(),
+        }
     }
 
     /// Reads the record of a run; `None` where no stage has written one.
@@ -77,7 +82,8 @@ impl RunRecord {
                     self.profile_name,
                     differences(&found.profile, &self.profile)
                 );
-                let hint = "name another run directory for this profile, or leave --profile and --set out to go on with the run's own";
+                let hint =
+                    "name another run directory for this profile, or leave --profile and --set out to go on with the run's own";
                 Err(StageFailure::conflict(message).hint(hint).into())
             }
             _ => Ok(()),
@@ -116,7 +122,9 @@ fn flatten(prefix: &str, value: &Value, keys: &mut BTreeMap<String, String>) {
     let join = |key: &str| if prefix.is_empty() { key.to_owned() } else { format!("{prefix}.{key}") };
     match value {
         Value::Object(members) => members.iter().for_each(|(key, value)| flatten(&join(key), value, keys)),
-        Value::Array(items) => items.iter().enumerate().for_each(|(index, value)| flatten(&join(&index.to_string()), value, keys)),
+        Value::Array(items) => {
+            items.iter().enumerate().for_each(|(index, value)| flatten(&join(&index.to_string()), value, keys))
+        }
         _ => {
             keys.insert(prefix.to_owned(), value.to_string());
         }

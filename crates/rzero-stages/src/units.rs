@@ -27,7 +27,7 @@ mod tests {
             for index in 0..num {
                 let rows = shard_rows(num_rows, unit_rows, Shard { index, num });
                 prop_assert_eq!(rows.start, next);
-                prop_assert!(rows.start % unit_rows == 0 || rows.is_empty());
+                prop_assert!(rows.start.is_multiple_of(unit_rows) || rows.is_empty());
                 next = rows.end;
             }
             prop_assert_eq!(next, num_rows);

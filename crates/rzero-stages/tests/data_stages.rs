@@ -40,7 +40,7 @@ fn candidates_are_kept_or_dropped_with_their_first_reason() {
 
     let labels = run.open(Stage::VoteLabel, CURRICULUM);
     let counts = &labels.manifests()[0].counts;
-    assert_eq!((counts["parsed"], counts["no_box"], counts["unbalanced_box"]), (18, 6, 1));
+    assert_eq!((counts["parsed"], counts["no_box"], counts["unbalanced_box"]), (19, 6, 1));
     assert_eq!((counts["truncated"], counts["invalid_utf8"]), (1, 1));
     let labels = labels.read::<Label>().unwrap();
     assert_eq!(labels.iter().map(|label| label.row).collect::<Vec<_>>(), [0, 2, 3, 4, 5, 6, 7]);
@@ -53,8 +53,7 @@ fn candidates_are_kept_or_dropped_with_their_first_reason() {
     assert_eq!(kept, [0, 7]);
     let dropped = filtered.read::<DroppedRow>().unwrap();
     let reasons: Vec<(u64, &str)> = dropped.iter().map(|row| (row.row, row.drop_reason.as_str())).collect();
-    let expected =
-        [(1, "malformed"), (2, "too_easy"), (3, "duplicate"), (4, "no_label"), (5, "too_hard"), (6, "narrow_margin")];
+    let expected = [(1, "malformed"), (2, "too_easy"), (3, "duplicate"), (4, "no_label"), (5, "too_hard"), (6, "narrow_margin")];
     assert_eq!(reasons, expected);
     assert!(dropped.iter().all(|row| row.gate_version == 3));
     for (_, reason) in expected {
@@ -73,7 +72,10 @@ fn rows_are_equal_for_any_number_of_shards() {
         let run = Run::new();
         run.play(CURRICULUM, &all);
         for index in 0..num_shards {
-            let done = run.command(Stage::VoteLabel, &format!("{VOTE} --index-base 1 --num-shards {num_shards} --shard-index {}", index + 1));
+            let done = run.command(
+                Stage::VoteLabel,
+                &format!("{VOTE} --index-base 1 --num-shards {num_shards} --shard-index {}", index + 1),
+            );
             assert!(told(&done).starts_with("exit 0"), "{}", told(&done));
         }
         assert_eq!(run.open(Stage::VoteLabel, CURRICULUM).read::<Label>().unwrap(), expected);
@@ -212,7 +214,12 @@ fn a_dry_run_tells_everything_and_writes_nothing() {
     let profile = format!("--profile {}", run.profile().display());
     let output = told(&run.command(Stage::VoteLabel, &format!("{VOTE} {profile} --dry-run")));
     assert!(output.starts_with("exit 0\n"), "{output}");
-    for line in ["input  challenge-gen at 001/curriculum/00:", "input  solve-sample at", "hint: run: challenge-gen", "would refuse (exit 3)"] {
+    for line in [
+        "input  challenge-gen at 001/curriculum/00:",
+        "input  solve-sample at",
+        "hint: run: challenge-gen",
+        "would refuse (exit 3)",
+    ] {
         assert!(output.contains(line), "{output}");
     }
     assert!(!run.layout.root().exists());

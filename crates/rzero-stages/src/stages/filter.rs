@@ -11,8 +11,8 @@ use crate::inputs::StageInputs;
 use crate::outputs::StageOutputs;
 use anyhow::Context;
 use polars::prelude::{
-    DataFrame, Expr, JoinArgs, JoinType, LazyFrame, LiteralValue, PlRefPath, PolarsResult, ScanArgsParquet, SortMultipleOptions, col,
-    lit, when,
+    DataFrame, Expr, JoinArgs, JoinType, LazyFrame, LiteralValue, PlRefPath, PolarsResult, ScanArgsParquet, SortMultipleOptions,
+    col, lit, when,
 };
 use rzero_algo::curriculum::{BAND_SLACK, Gate};
 use rzero_schema::tables::{Challenge, CurriculumRow, DroppedRow, Label};
@@ -74,7 +74,8 @@ fn filter_candidates(context: &StageContext, inputs: &StageInputs<'_>, outputs: 
         }
     }
     if curriculum.len() + dropped.len() != challenges.len() {
-        let message = format!("{} candidates became {} kept and {} dropped rows", challenges.len(), curriculum.len(), dropped.len());
+        let message =
+            format!("{} candidates became {} kept and {} dropped rows", challenges.len(), curriculum.len(), dropped.len());
         return Err(StageFailure::internal(message).into());
     }
     for (reason, count) in num_by_reason {
@@ -228,13 +229,8 @@ mod tests {
     }
 
     fn write<T: rzero_schema::table::Table>(path: &Path, rows: &[T]) {
-        let footer = FooterMetadata {
-            stage: Stage::VoteLabel,
-            place: PLACE,
-            shard: Shard::WHOLE,
-            seed: 1,
-            profile_digest: String::new(),
-        };
+        let footer =
+            FooterMetadata { stage: Stage::VoteLabel, place: PLACE, shard: Shard::WHOLE, seed: 1, profile_digest: String::new() };
         let mut writer = TableWriter::create(path, &footer).unwrap();
         writer.write(rows).unwrap();
         writer.finish().unwrap();

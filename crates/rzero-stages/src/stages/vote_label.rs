@@ -4,6 +4,7 @@
 //! well-formed question of its shard. A question that lacks an answer, or has one too many, stops the stage: an answer that silently
 //! went missing would change the vote.
 
+use crate::answers::{answer_rule, read_rollout_answer};
 use crate::args::{CommonArgs, EXIT_CODES_HELP};
 use crate::console::Progress;
 use crate::context::StageContext;
@@ -13,7 +14,6 @@ use crate::inputs::StageInputs;
 use crate::outputs::StageOutputs;
 use anyhow::Context;
 use rayon::prelude::*;
-use crate::answers::{answer_rule, read_rollout_answer};
 use rzero_algo::answer::ReadAnswer;
 use rzero_algo::vote::{Ballot, vote};
 use rzero_schema::tables::{Challenge, Label, Rollout};
@@ -91,7 +91,10 @@ fn read_answers(
         for (rollout, answer) in mine.iter().zip(read) {
             let challenge = &challenges[rollout.row as usize];
             if challenge.challenge_id != rollout.challenge_id || !is_ok(challenge) {
-                let message = format!("a rollout answers {}, row {}, which is no question of this place", rollout.challenge_id, rollout.row);
+                let message = format!(
+                    "a rollout answers {}, row {}, which is no question of this place",
+                    rollout.challenge_id, rollout.row
+                );
                 return Err(stale_rollouts(message).into());
             }
             if answers.entry(rollout.row).or_default().insert(rollout.sample, answer).is_some() {
@@ -145,7 +148,10 @@ fn check_rows(challenges: &[Challenge]) -> anyhow::Result<()> {
     for (row, challenge) in challenges.iter().enumerate() {
         if challenge.row != row as u64 || is_ok(challenge) != challenge.question.is_some() {
             let id = &challenge.challenge_id;
-            let message = format!("challenge {id} stands in row {} of its table with row number {} and status {}", row, challenge.row, challenge.challenge_status);
+            let message = format!(
+                "challenge {id} stands in row {} of its table with row number {} and status {}",
+                row, challenge.row, challenge.challenge_status
+            );
             return Err(StageFailure::input(message).hint("rerun challenge-gen for this place").into());
         }
     }

@@ -71,7 +71,9 @@ impl Run {
     pub(crate) fn play_answers(&self, place: Place, cases: &[Case<'_>]) {
         let rollouts: Vec<Rollout> = (0..)
             .zip(cases)
-            .flat_map(|(row, (_, completions))| (0..).zip(completions).map(move |(sample, text)| rollout(place, row, sample, text)))
+            .flat_map(|(row, (_, completions))| {
+                (0..).zip(completions).map(move |(sample, text)| rollout(place, row, sample, text))
+            })
             .collect();
         let solve = StageContext::new(Stage::SolveSample, &self.args(place, 0, 1), &[place.phase]).unwrap();
         let inputs = StageInputs::new(&solve).with_stage(Stage::ChallengeGen);
@@ -86,10 +88,17 @@ impl Run {
             other => panic!("{other} is played, not run"),
         };
         let mut command = Command::new(binary);
-        for variable in ["RZERO_RUN", "RZERO_PROFILE", "RZERO_SET", "RZERO_THREADS", "SHARD_INDEX", "NUM_SHARDS", "SLURM_JOB_ID", "RUST_LOG"] {
+        for variable in
+            ["RZERO_RUN", "RZERO_PROFILE", "RZERO_SET", "RZERO_THREADS", "SHARD_INDEX", "NUM_SHARDS", "SLURM_JOB_ID", "RUST_LOG"]
+        {
             command.env_remove(variable);
         }
-        command.current_dir(self.folder.path()).args(["--run", "run", "--threads", "2"]).args(arguments.split_whitespace()).output().unwrap()
+        command
+            .current_dir(self.folder.path())
+            .args(["--run", "run", "--threads", "2"])
+            .args(arguments.split_whitespace())
+            .output()
+            .unwrap()
     }
 
     pub(crate) fn open(&self, stage: Stage, place: Place) -> StageOutput {

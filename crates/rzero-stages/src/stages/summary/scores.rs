@@ -130,7 +130,8 @@ impl Evaluation {
         let (before, after) = (before.values(measure), self.values(measure));
         same_items.then(|| {
             let interval = bootstrap_paired_gain(&before, &after, bootstrap.resamples, bootstrap.seed);
-            Figure::new(mean(&after) - mean(&before), interval)
+            let gains: Vec<f64> = before.iter().zip(&after).map(|(before, after)| after - before).collect();
+            Figure::new(mean(&gains), interval)
         })
     }
 

@@ -53,7 +53,7 @@ fn accuracy(iterations: &[IterationSummary]) -> Option<Table> {
         table.add_row([name, greedy, mean1, majority, gain(0), gain(1), worked]);
         if let Some((_, accuracy)) = &scores.worked {
             let [greedy, mean1, majority] = accuracy.map(figure);
-            let name = format!("{iteration} made to work in steps");
+            let name = format!("{iteration}, in steps");
             table.add_row([name, greedy, mean1, majority, String::new(), String::new(), percent(100.0)]);
         }
     }
@@ -90,7 +90,7 @@ fn levels(iterations: &[IterationSummary]) -> Option<Table> {
     for (iteration, scores) in with_scores(iterations) {
         table.add_row(row(iteration.to_string(), &scores.evaluation));
         if let Some((worked, _)) = &scores.worked {
-            table.add_row(row(format!("{iteration} in steps"), worked));
+            table.add_row(row(format!("{iteration}, in steps"), worked));
         }
     }
     Some(table)

@@ -171,7 +171,7 @@ fn a_run_is_shown_as_far_as_it_has_come() {
     for part in [
         "profile smoke, seed 7, with eval.bootstrap_resamples=50",
         "| 0 (base)",
-        "| 0 made to work in steps",
+        "| 0, in steps",
         "66.7 [20.8, 93.9]",
         "0.500 -> 0.600",
         "1: 9-4 -> 4 (50 % of the votes, FALSE)",

@@ -1,0 +1,16 @@
+//! `just`, with the binaries under test and nothing of the caller's environment.
+
+use std::path::Path;
+use std::process::Command;
+
+/// `just`, as the recipe that started the tests names it.
+pub(crate) fn just() -> Command {
+    let program = std::env::var_os("RZERO_JUST").unwrap_or_else(|| "just".into());
+    let mut command = Command::new(program);
+    let binaries = Path::new(env!("CARGO_BIN_EXE_profile-get")).parent().expect("a binary lies in a folder");
+    command.current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/../..")).arg(format!("bin={}", binaries.display()));
+    for variable in ["RZERO_RUN", "RZERO_PROFILE", "RZERO_SET", "RZERO_THREADS", "RUST_LOG"] {
+        command.env_remove(variable);
+    }
+    command
+}

@@ -99,7 +99,8 @@ fn words_that_must_not_stay_are_gone() {
     for path in files(&root()) {
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let is_rust = name.ends_with(".rs");
-        let is_text = is_rust || [".md", ".toml", ".just", ".bash", ".jinja", "justfile", "bootstrap"].iter().any(|end| name.ends_with(end));
+        let is_text = is_rust
+            || [".md", ".toml", ".just", ".bash", ".jinja", "justfile", "bootstrap"].iter().any(|end| name.ends_with(end));
         if !is_text {
             continue;
         }

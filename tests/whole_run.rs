@@ -60,7 +60,10 @@ fn undisturbed() -> &'static (tempfile::TempDir, BTreeMap<PathBuf, Vec<u8>>) {
 }
 
 fn assert_same_files(actual: &BTreeMap<PathBuf, Vec<u8>>, expected: &BTreeMap<PathBuf, Vec<u8>>) {
-    assert_eq!(actual.keys().collect::<Vec<_>>(), expected.keys().collect::<Vec<_>>());
+    let only_in = |left: &BTreeMap<PathBuf, Vec<u8>>, right: &BTreeMap<PathBuf, Vec<u8>>| -> Vec<PathBuf> {
+        left.keys().filter(|path| !right.contains_key(*path)).cloned().collect()
+    };
+    assert_eq!((only_in(actual, expected), only_in(expected, actual)), (vec![], vec![]));
     for (path, bytes) in actual {
         assert!(*bytes == expected[path], "{} differs", path.display());
     }

@@ -178,8 +178,17 @@ fn writer_of(name: &str) -> Option<(String, u32)> {
 }
 
 /// Whether a process of this host is gone; where that cannot be told, it counts as alive.
+///
+/// A killed process whose parent was killed with it can stay listed for a while, as a zombie (state Z): it writes no more.
 fn is_dead(pid: u32) -> bool {
-    Path::new("/proc/self").exists() && !Path::new("/proc").join(pid.to_string()).exists()
+    if !Path::new("/proc/self").exists() {
+        return false;
+    }
+    match fs::read_to_string(format!("/proc/{pid}/stat")) {
+        Err(error) => error.kind() == io::ErrorKind::NotFound,
+        // "PID (NAME) STATE ...", where the name may hold anything.
+        Ok(stat) => stat.rsplit_once(')').is_some_and(|(_, rest)| matches!(rest.trim_start().chars().next(), Some('Z' | 'X'))),
+    }
 }
 
 /// This host's name, of letters, digits and hyphens only.

@@ -37,7 +37,8 @@ fn run(args: &Args) -> anyhow::Result<()> {
     let text = std::fs::read_to_string(&args.profile).map_err(|error| {
         StageFailure::usage(format!("cannot read profile {name}: {error}")).hint("the profiles lie in pipelines/profiles")
     })?;
-    let overrides: Vec<String> = args.overrides.iter().map(|text| text.trim().to_owned()).filter(|text| !text.is_empty()).collect();
+    let overrides: Vec<String> =
+        args.overrides.iter().map(|text| text.trim().to_owned()).filter(|text| !text.is_empty()).collect();
     let profile = Profile::from_toml(&text, &overrides).with_context(|| format!("cannot use profile {name}"))?;
     let profile = serde_json::json!(profile);
     for key in &args.keys {

@@ -141,9 +141,8 @@ impl Evaluation {
         for item in &self.items {
             levels.entry(item.level).or_default().push(item);
         }
-        let score = |items: &[&ItemScore], measure: Measure| {
-            100.0 * mean(&items.iter().map(|item| measure.of(item)).collect::<Vec<_>>())
-        };
+        let score =
+            |items: &[&ItemScore], measure: Measure| 100.0 * mean(&items.iter().map(|item| measure.of(item)).collect::<Vec<_>>());
         levels
             .into_iter()
             .map(|(level, items)| LevelScore {
@@ -185,8 +184,10 @@ fn item_score(rows: &[&EvalResult]) -> anyhow::Result<ItemScore> {
 }
 
 fn ballot(row: &EvalResult) -> anyhow::Result<Ballot<'_>> {
-    let status: AnswerStatus =
-        row.answer_status.parse().map_err(|error| StageFailure::input(format!("eval result of problem {}: {error}", row.item_id)))?;
+    let status: AnswerStatus = row
+        .answer_status
+        .parse()
+        .map_err(|error| StageFailure::input(format!("eval result of problem {}: {error}", row.item_id)))?;
     Ok(Ballot { status, answer: row.answer.as_deref() })
 }
 
@@ -250,7 +251,10 @@ mod tests {
         let value = |measure| evaluation.accuracy(measure, DRAWS).value;
         assert_eq!([value(Measure::Greedy), value(Measure::Mean1), value(Measure::Majority)], [0.0, 25.0, 50.0]);
         assert_eq!((evaluation.num_items(), evaluation.num_samples), (2, 4));
-        assert_eq!((evaluation.worked_share, evaluation.worked_accuracy, evaluation.direct_accuracy), (25.0, Some(50.0), Some(100.0 / 6.0)));
+        assert_eq!(
+            (evaluation.worked_share, evaluation.worked_accuracy, evaluation.direct_accuracy),
+            (25.0, Some(50.0), Some(100.0 / 6.0))
+        );
         let levels = evaluation.by_level();
         assert_eq!((levels[0].level, levels[0].num_items, levels[0].shares), (1, 1, [0.0, 50.0, 100.0]));
         assert!(Evaluation::of(&two_items("6"), EvalStyle::Worked).unwrap().is_none());

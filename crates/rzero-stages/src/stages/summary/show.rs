@@ -21,7 +21,10 @@ pub(super) fn tables(summary: &RunSummary) -> String {
         ("Against the base made to work in steps: how much is accuracy and not habit", against_worked(iterations)),
         ("Accuracy by level, %: greedy / mean@1 / majority", levels(iterations)),
         ("Candidates and their pseudo-labels", curricula(iterations)),
-        ("Training: reward from the first to the last step, divergence from the start of the iteration in nats a token", training(iterations)),
+        (
+            "Training: reward from the first to the last step, divergence from the start of the iteration in nats a token",
+            training(iterations),
+        ),
         ("Seconds by stage", seconds(iterations)),
     ];
     for (title, table) in sections {
@@ -61,7 +64,8 @@ fn accuracy(iterations: &[IterationSummary]) -> Option<Table> {
 }
 
 fn against_worked(iterations: &[IterationSummary]) -> Option<Table> {
-    let mut table = new_table(&["iteration", "gain greedy", "gain mean@1", "gain majority", "accuracy in steps", "accuracy at once"]);
+    let mut table =
+        new_table(&["iteration", "gain greedy", "gain mean@1", "gain majority", "accuracy in steps", "accuracy at once"]);
     for (iteration, scores) in with_scores(iterations) {
         // The base itself shows how far its habit is from its best way of working.
         if scores.gain_over_worked.iter().all(Option::is_none) {
@@ -116,15 +120,7 @@ fn curricula(iterations: &[IterationSummary]) -> Option<Table> {
 }
 
 fn training(iterations: &[IterationSummary]) -> Option<Table> {
-    let header = [
-        "iteration",
-        "Challenger reward",
-        "Challenger KL",
-        "well-formed",
-        "Solver reward",
-        "Solver KL",
-        "readable",
-    ];
+    let header = ["iteration", "Challenger reward", "Challenger KL", "well-formed", "Solver reward", "Solver KL", "readable"];
     let mut table = new_table(&header);
     for iteration in iterations {
         if iteration.challenger.is_none() && iteration.solver.is_none() {
@@ -198,7 +194,8 @@ fn notes(summary: &RunSummary) -> Vec<String> {
             gain.value, beyond.value, beyond.low, beyond.high
         ));
     }
-    let fallen = each(iterations, |iteration| iteration.curriculum.as_ref()?.labels.filter(|(labels, _)| labels.value < LABEL_FLOOR));
+    let fallen =
+        each(iterations, |iteration| iteration.curriculum.as_ref()?.labels.filter(|(labels, _)| labels.value < LABEL_FLOOR));
     for (iteration, (labels, num)) in fallen {
         notes.push(format!("at iteration {iteration} only {:.1} % of {num} labels are true", labels.value));
     }

@@ -155,7 +155,10 @@ fn a_run_is_shown_as_far_as_it_has_come() {
     let half = &objects(run)[1];
     assert_eq!(half["missing"], serde_json::json!(["eval", "solver step 2"]));
     assert!(half["greedy"].is_null());
-    assert_eq!((&half["num_kept"], &half["num_dropped"], &half["kept_share"]), (&Value::from(3), &Value::from(1), &Value::from(75.0)));
+    assert_eq!(
+        (&half["num_kept"], &half["num_dropped"], &half["kept_share"]),
+        (&Value::from(3), &Value::from(1), &Value::from(75.0))
+    );
     assert!((half["label_accuracy"].as_f64().unwrap() - 200.0 / 3.0).abs() < 1e-9);
     assert_eq!((&half["drops"]["malformed"], &half["malformed"]["no_boxed_answer"]), (&Value::from(1), &Value::from(1)));
     assert_eq!((&half["challenger"]["reward_first"], &half["challenger"]["reward_last"]), (&Value::from(0.1), &Value::from(0.2)));
@@ -165,7 +168,10 @@ fn a_run_is_shown_as_far_as_it_has_come() {
     finish(run, Stage::Eval, 1, Phase::Eval, None, |outputs| outputs.write_table(&eval_rows(8, "free")).unwrap());
     let done = &objects(run)[1];
     assert_eq!(done["missing"], serde_json::json!([]));
-    assert_eq!((&done["greedy"], &done["gain"], &done["gain_over_worked_greedy"]), (&Value::from(80.0), &Value::from(50.0), &Value::from(20.0)));
+    assert_eq!(
+        (&done["greedy"], &done["gain"], &done["gain_over_worked_greedy"]),
+        (&Value::from(80.0), &Value::from(50.0), &Value::from(20.0))
+    );
     assert!(done["gain_low"].as_f64().unwrap() <= 50.0 && done["gain_high"].as_f64().unwrap() >= 50.0);
     let text = show::tables(&read_run(run).unwrap());
     for part in [

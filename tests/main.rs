@@ -10,6 +10,8 @@
 //!
 //! `fixtures/` holds inputs with the script that made them, `snapshots/` what commands are expected to print.
 
+#![allow(clippy::unwrap_used, reason = "a test stops where it cannot go on")]
+
 mod dag;
 mod hostile_model;
 mod just;

@@ -42,21 +42,14 @@ pub fn group_advantages(rewards: &[f64], groups: &[u64]) -> Advantages {
         }
         let count = rows.len() as f64;
         let mean = rows.iter().map(|&row| rewards[row]).sum::<f64>() / count;
-        let squares = rows
-            .iter()
-            .map(|&row| (rewards[row] - mean).powi(2))
-            .sum::<f64>();
+        let squares = rows.iter().map(|&row| (rewards[row] - mean).powi(2)).sum::<f64>();
         let std = (squares / (count - 1.0)).sqrt();
         for &row in rows {
             advantages[row] = (rewards[row] - mean) / (std + STD_EPSILON);
         }
     }
     let num_groups = u32::try_from(members.len()).unwrap_or(u32::MAX);
-    Advantages {
-        advantages,
-        num_groups,
-        num_zero_variance_groups,
-    }
+    Advantages { advantages, num_groups, num_zero_variance_groups }
 }
 
 #[cfg(test)]
@@ -65,17 +58,10 @@ mod tests {
     use proptest::prelude::*;
     use serde_json::Value;
 
-    const GOLDEN: &str = include_str!(concat!(
-        env!("CARGO_MANIFEST_DIR"),
-        "/../../tests/fixtures/golden/grpo_golden.json"
-    ));
+    const GOLDEN: &str = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/fixtures/golden/grpo_golden.json"));
 
     fn numbers(list: &Value) -> Vec<f64> {
-        list.as_array()
-            .expect("a list")
-            .iter()
-            .map(|value| value.as_f64().expect("a number"))
-            .collect()
+        list.as_array().expect("a list").iter().map(|value| value.as_f64().expect("a number")).collect()
     }
 
     #[test]
@@ -89,18 +75,10 @@ mod tests {
                 .as_array()
                 .expect("a list")
                 .iter()
-                .map(|name| {
-                    name.as_str()
-                        .and_then(|name| name[1..].parse().ok())
-                        .expect("a name like q0")
-                })
+                .map(|name| name.as_str().and_then(|name| name[1..].parse().ok()).expect("a name like q0"))
                 .collect();
             let found = group_advantages(&rewards, &groups);
-            for (advantage, expected) in found
-                .advantages
-                .iter()
-                .zip(numbers(&case["outputs"]["seq_advantages"]))
-            {
+            for (advantage, expected) in found.advantages.iter().zip(numbers(&case["outputs"]["seq_advantages"])) {
                 assert!((advantage - expected).abs() < 1e-12, "{}", case["name"]);
             }
         }
@@ -121,10 +99,7 @@ mod tests {
         assert_eq!(group_advantages(&[1.0, 0.0], &[]).advantages, [0.0, 0.0]);
         assert_eq!(group_advantages(&[1.0], &[0, 0]).advantages, [0.0]);
         let found = group_advantages(&[f64::NAN, 1.0, f64::INFINITY, 0.0], &[0, 0, 1, 1]);
-        assert_eq!(
-            (found.advantages, found.num_zero_variance_groups),
-            (vec![0.0; 4], 2)
-        );
+        assert_eq!((found.advantages, found.num_zero_variance_groups), (vec![0.0; 4], 2));
     }
 
     proptest! {

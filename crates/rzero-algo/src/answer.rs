@@ -83,10 +83,7 @@ pub struct ReadAnswer {
 #[must_use]
 pub fn read_answer(completion: &str, finish: FinishReason, rule: &AnswerRule) -> ReadAnswer {
     if finish == FinishReason::Length {
-        return ReadAnswer {
-            status: AnswerStatus::Truncated,
-            answer: None,
-        };
+        return ReadAnswer { status: AnswerStatus::Truncated, answer: None };
     }
     let form = extract_boxed(completion).and_then(|content| canonical_form(content, rule.max_chars));
     match form {
@@ -94,14 +91,8 @@ pub fn read_answer(completion: &str, finish: FinishReason, rule: &AnswerRule) ->
         Ok(CanonicalForm::Text(_)) if rule.kind == DomainKind::Arithmetic => {
             ReadAnswer { status: AnswerStatus::NotReadable, answer: None }
         }
-        Ok(form) => ReadAnswer {
-            status: AnswerStatus::Parsed,
-            answer: Some(form.to_string()),
-        },
-        Err(status) => ReadAnswer {
-            status,
-            answer: None,
-        },
+        Ok(form) => ReadAnswer { status: AnswerStatus::Parsed, answer: Some(form.to_string()) },
+        Err(status) => ReadAnswer { status, answer: None },
     }
 }
 
@@ -162,17 +153,15 @@ pub fn well_formed_challenge(
         return Err(ChallengeStatus::NoBoxedAnswer);
     };
     let is_in_domain = match domain.kind {
-        DomainKind::Arithmetic => arithmetic::parse(question)
-            .is_some_and(|expression| expression.num_operators() >= domain.min_operators),
+        DomainKind::Arithmetic => {
+            arithmetic::parse(question).is_some_and(|expression| expression.num_operators() >= domain.min_operators)
+        }
         DomainKind::Text => true,
     };
     if !is_in_domain {
         return Err(ChallengeStatus::NotInDomain);
     }
-    Ok(Challenge {
-        question: question.to_owned(),
-        proposed_answer: proposed_answer.to_owned(),
-    })
+    Ok(Challenge { question: question.to_owned(), proposed_answer: proposed_answer.to_owned() })
 }
 
 #[cfg(test)]
@@ -180,16 +169,8 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    const TEXT: QuestionRule = QuestionRule {
-        kind: DomainKind::Text,
-        max_question_chars: 60,
-        min_operators: 0,
-    };
-    const ARITHMETIC: QuestionRule = QuestionRule {
-        kind: DomainKind::Arithmetic,
-        max_question_chars: 26,
-        min_operators: 1,
-    };
+    const TEXT: QuestionRule = QuestionRule { kind: DomainKind::Text, max_question_chars: 60, min_operators: 0 };
+    const ARITHMETIC: QuestionRule = QuestionRule { kind: DomainKind::Arithmetic, max_question_chars: 26, min_operators: 1 };
 
     fn challenge(completion: &str, rule: &QuestionRule) -> Result<Challenge, ChallengeStatus> {
         well_formed_challenge(completion, FinishReason::Stop, rule)
@@ -238,161 +219,73 @@ mod tests {
     #[test]
     fn a_missing_answer_has_no_canonical_form_and_so_cannot_vote() {
         let read = read_answer("I do not know. None", FinishReason::Stop, &rule(100));
-        assert_eq!(
-            read,
-            ReadAnswer {
-                status: AnswerStatus::NoBox,
-                answer: None
-            }
-        );
+        assert_eq!(read, ReadAnswer { status: AnswerStatus::NoBox, answer: None });
     }
 
     #[test]
     fn a_one_character_answer_is_read_whole() {
         let read = read_answer(r"\boxed{7}", FinishReason::Stop, &rule(1));
-        assert_eq!(
-            read,
-            ReadAnswer {
-                status: AnswerStatus::Parsed,
-                answer: Some("7".to_owned())
-            }
-        );
+        assert_eq!(read, ReadAnswer { status: AnswerStatus::Parsed, answer: Some("7".to_owned()) });
     }
 
     #[test]
     fn an_answer_that_contains_the_word_text_is_kept() {
         let answer = |text| read_answer(text, FinishReason::Stop, &rule(100)).answer;
-        assert_eq!(
-            answer(r"\boxed{\text{Blue  Whale}}").as_deref(),
-            Some("text:blue whale")
-        );
-        assert_eq!(
-            answer(r"\boxed{a context}").as_deref(),
-            Some("text:a context")
-        );
+        assert_eq!(answer(r"\boxed{\text{Blue  Whale}}").as_deref(), Some("text:blue whale"));
+        assert_eq!(answer(r"\boxed{a context}").as_deref(), Some("text:a context"));
         assert_eq!(answer(r"\boxed{\text{12}}").as_deref(), Some("12"));
     }
 
     #[test]
     fn a_truncated_completion_does_not_vote_though_a_box_stands() {
         let read = read_answer(r"\boxed{7} but wait", FinishReason::Length, &rule(100));
-        assert_eq!(
-            read,
-            ReadAnswer {
-                status: AnswerStatus::Truncated,
-                answer: None
-            }
-        );
+        assert_eq!(read, ReadAnswer { status: AnswerStatus::Truncated, answer: None });
     }
 
     #[test]
     fn an_answer_over_the_bound_is_counted_as_such() {
-        assert_eq!(
-            read_answer(r"\boxed{12345}", FinishReason::Stop, &rule(4)).status,
-            AnswerStatus::AnswerTooLong
-        );
+        assert_eq!(read_answer(r"\boxed{12345}", FinishReason::Stop, &rule(4)).status, AnswerStatus::AnswerTooLong);
     }
 
     #[test]
     fn a_challenge_needs_one_pair_of_tags_and_then_a_box() {
         let ok = challenge("<question> What is 2? </question> \\boxed{ 2 }", &TEXT);
-        assert_eq!(
-            ok,
-            Ok(Challenge {
-                question: "What is 2?".to_owned(),
-                proposed_answer: "2".to_owned()
-            })
-        );
+        assert_eq!(ok, Ok(Challenge { question: "What is 2?".to_owned(), proposed_answer: "2".to_owned() }));
         for (completion, status) in [
             ("What is 2? \\boxed{2}", ChallengeStatus::NoQuestion),
-            (
-                "<question>What is 2? \\boxed{2}",
-                ChallengeStatus::NoQuestion,
-            ),
-            (
-                "</question><question>a \\boxed{2}",
-                ChallengeStatus::NoQuestion,
-            ),
-            (
-                "<question>a</question><question>b</question>\\boxed{2}",
-                ChallengeStatus::SeveralQuestions,
-            ),
-            (
-                "<question>a</question></question>\\boxed{2}",
-                ChallengeStatus::SeveralQuestions,
-            ),
-            (
-                "<question><question>a</question>\\boxed{2}",
-                ChallengeStatus::SeveralQuestions,
-            ),
-            (
-                "<question> \n </question>\\boxed{2}",
-                ChallengeStatus::EmptyQuestion,
-            ),
-            (
-                "<question>a \\boxed{2}</question>",
-                ChallengeStatus::NoBoxedAnswer,
-            ),
-            (
-                "\\boxed{2}<question>a</question>",
-                ChallengeStatus::NoBoxedAnswer,
-            ),
-            (
-                "<question>a</question>\\boxed{2",
-                ChallengeStatus::NoBoxedAnswer,
-            ),
-            (
-                "<question>a</question>\\boxed{}",
-                ChallengeStatus::NoBoxedAnswer,
-            ),
+            ("<question>What is 2? \\boxed{2}", ChallengeStatus::NoQuestion),
+            ("</question><question>a \\boxed{2}", ChallengeStatus::NoQuestion),
+            ("<question>a</question><question>b</question>\\boxed{2}", ChallengeStatus::SeveralQuestions),
+            ("<question>a</question></question>\\boxed{2}", ChallengeStatus::SeveralQuestions),
+            ("<question><question>a</question>\\boxed{2}", ChallengeStatus::SeveralQuestions),
+            ("<question> \n </question>\\boxed{2}", ChallengeStatus::EmptyQuestion),
+            ("<question>a \\boxed{2}</question>", ChallengeStatus::NoBoxedAnswer),
+            ("\\boxed{2}<question>a</question>", ChallengeStatus::NoBoxedAnswer),
+            ("<question>a</question>\\boxed{2", ChallengeStatus::NoBoxedAnswer),
+            ("<question>a</question>\\boxed{}", ChallengeStatus::NoBoxedAnswer),
         ] {
             assert_eq!(challenge(completion, &TEXT), Err(status), "{completion}");
         }
         let long = format!("<question>{}</question>\\boxed{{2}}", "é".repeat(61));
-        assert_eq!(
-            challenge(&long, &TEXT),
-            Err(ChallengeStatus::QuestionTooLong)
-        );
-        let truncated = well_formed_challenge(
-            "<question>a</question>\\boxed{2}",
-            FinishReason::Length,
-            &TEXT,
-        );
+        assert_eq!(challenge(&long, &TEXT), Err(ChallengeStatus::QuestionTooLong));
+        let truncated = well_formed_challenge("<question>a</question>\\boxed{2}", FinishReason::Length, &TEXT);
         assert_eq!(truncated, Err(ChallengeStatus::Truncated));
     }
 
     #[test]
     fn a_question_that_contains_the_letters_box_or_text_is_kept() {
-        for question in [
-            "How many apples are in the box?",
-            "A textbook has 7 boxes.",
-            "What is \\boxed{?}",
-        ] {
-            let read = challenge(
-                &format!("<question>{question}</question>\\boxed{{7}}"),
-                &TEXT,
-            );
-            assert_eq!(
-                read.map(|challenge| challenge.question),
-                Ok(question.to_owned())
-            );
+        for question in ["How many apples are in the box?", "A textbook has 7 boxes.", "What is \\boxed{?}"] {
+            let read = challenge(&format!("<question>{question}</question>\\boxed{{7}}"), &TEXT);
+            assert_eq!(read.map(|challenge| challenge.question), Ok(question.to_owned()));
         }
     }
 
     #[test]
     fn an_arithmetic_question_must_parse_with_enough_operators() {
-        for (question, is_in_domain) in [
-            ("12+3*4", true),
-            ("(-5)*3", true),
-            ("7", false),
-            ("2+", false),
-            ("x+1", false),
-            ("2 + 3", false),
-        ] {
-            let read = challenge(
-                &format!("<question>{question}</question>\\boxed{{0}}"),
-                &ARITHMETIC,
-            );
+        for (question, is_in_domain) in
+            [("12+3*4", true), ("(-5)*3", true), ("7", false), ("2+", false), ("x+1", false), ("2 + 3", false)]
+        {
+            let read = challenge(&format!("<question>{question}</question>\\boxed{{0}}"), &ARITHMETIC);
             assert_eq!(read.is_ok(), is_in_domain, "{question}");
             assert!(is_in_domain || read == Err(ChallengeStatus::NotInDomain));
         }
@@ -403,16 +296,10 @@ mod tests {
         let open = BOX_OPEN.repeat(1 << 17);
         assert_eq!(extract_boxed(&open), Err(AnswerStatus::UnbalancedBox));
         let nested = format!("{open}3{}", "}".repeat(1 << 17));
-        assert_eq!(
-            extract_boxed(&nested).map(str::len),
-            Ok(nested.len() - BOX_OPEN.len() - 1)
-        );
+        assert_eq!(extract_boxed(&nested).map(str::len), Ok(nested.len() - BOX_OPEN.len() - 1));
         let half_closed = format!("{open}3{}", "}".repeat(1 << 16));
         assert!(extract_boxed(&half_closed).is_ok());
-        assert_eq!(
-            extract_boxed(&"{".repeat(1 << 20)),
-            Err(AnswerStatus::NoBox)
-        );
+        assert_eq!(extract_boxed(&"{".repeat(1 << 20)), Err(AnswerStatus::NoBox));
         let tags = QUESTION_OPEN.repeat(1 << 16);
         assert_eq!(challenge(&tags, &TEXT), Err(ChallengeStatus::NoQuestion));
     }

@@ -76,12 +76,7 @@ pub fn step_batch(num_kept: usize, batch: usize, step: u32, key: &StreamKey) -> 
     let mut offset = (start % num_kept as u128) as usize;
     while rows.len() < batch {
         // The epoch's number stands in the key's row, the widest of its coordinates.
-        let epoch_key = StreamKey {
-            step: 0,
-            sample: 0,
-            row: epoch as u64,
-            ..*key
-        };
+        let epoch_key = StreamKey { step: 0, sample: 0, row: epoch as u64, ..*key };
         let order = permutation(num_kept, &mut random_stream("curriculum epoch", &epoch_key));
         let taken = (batch - rows.len()).min(num_kept - offset);
         rows.extend_from_slice(&order[offset..offset + taken]);
@@ -97,36 +92,15 @@ mod tests {
     use proptest::prelude::*;
     use rzero_schema::vocab::Phase;
 
-    const BAND: Gate = Gate {
-        version: 1,
-        low: 0.3,
-        high: 0.6,
-        min_margin: 0.2,
-    };
-    const KEY: StreamKey = StreamKey {
-        run_seed: 1,
-        iteration: 1,
-        phase: Phase::Solver,
-        step: 9,
-        row: 0,
-        sample: 0,
-    };
+    const BAND: Gate = Gate { version: 1, low: 0.3, high: 0.6, min_margin: 0.2 };
+    const KEY: StreamKey = StreamKey { run_seed: 1, iteration: 1, phase: Phase::Solver, step: 9, row: 0, sample: 0 };
 
     #[test]
     fn gates_are_asked_in_order_and_the_band_is_inclusive() {
         let decide = |share, margin| gate(true, false, true, share, margin, &BAND);
-        assert_eq!(
-            gate(false, true, false, 0.5, 0.5, &BAND),
-            Some(DropReason::Malformed)
-        );
-        assert_eq!(
-            gate(true, true, false, 0.5, 0.5, &BAND),
-            Some(DropReason::Duplicate)
-        );
-        assert_eq!(
-            gate(true, false, false, 0.0, 0.0, &BAND),
-            Some(DropReason::NoLabel)
-        );
+        assert_eq!(gate(false, true, false, 0.5, 0.5, &BAND), Some(DropReason::Malformed));
+        assert_eq!(gate(true, true, false, 0.5, 0.5, &BAND), Some(DropReason::Duplicate));
+        assert_eq!(gate(true, false, false, 0.0, 0.0, &BAND), Some(DropReason::NoLabel));
         assert_eq!(decide(0.2, 0.2), Some(DropReason::TooHard));
         assert_eq!(decide(0.7, 0.5), Some(DropReason::TooEasy));
         assert_eq!(decide(0.5, 0.1), Some(DropReason::NarrowMargin));
@@ -153,31 +127,8 @@ mod tests {
 
     #[test]
     fn the_steps_own_number_in_the_key_changes_nothing() {
-        assert_eq!(
-            step_batch(50, 8, 3, &KEY),
-            step_batch(
-                50,
-                8,
-                3,
-                &StreamKey {
-                    step: 3,
-                    sample: 1,
-                    ..KEY
-                }
-            )
-        );
-        assert_ne!(
-            step_batch(50, 8, 3, &KEY),
-            step_batch(
-                50,
-                8,
-                3,
-                &StreamKey {
-                    iteration: 2,
-                    ..KEY
-                }
-            )
-        );
+        assert_eq!(step_batch(50, 8, 3, &KEY), step_batch(50, 8, 3, &StreamKey { step: 3, sample: 1, ..KEY }));
+        assert_ne!(step_batch(50, 8, 3, &KEY), step_batch(50, 8, 3, &StreamKey { iteration: 2, ..KEY }));
     }
 
     proptest! {

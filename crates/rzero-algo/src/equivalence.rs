@@ -25,10 +25,7 @@ mod tests {
 
     #[test]
     fn equal_numbers_in_different_dress_are_equivalent() {
-        let forms: Vec<String> = ["0.5", "1/2", r"\frac{2}{4}", "$.50$"]
-            .iter()
-            .filter_map(|raw| canonical_answer(raw))
-            .collect();
+        let forms: Vec<String> = ["0.5", "1/2", r"\frac{2}{4}", "$.50$"].iter().filter_map(|raw| canonical_answer(raw)).collect();
         assert_eq!(forms.len(), 4);
         assert!(forms.iter().all(|form| equivalent(form, &forms[0])));
     }

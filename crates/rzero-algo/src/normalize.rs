@@ -24,14 +24,7 @@ const MAX_CHARS: usize = 8_000;
 /// How many layers of dollar signs and `\text{...}` are taken off.
 const MAX_WRAPPERS: usize = 8;
 /// LaTeX commands that only say how their content is set.
-const TEXT_COMMANDS: [&str; 6] = [
-    "\\text{",
-    "\\textbf{",
-    "\\textit{",
-    "\\mathrm{",
-    "\\mathbf{",
-    "\\mbox{",
-];
+const TEXT_COMMANDS: [&str; 6] = ["\\text{", "\\textbf{", "\\textit{", "\\mathrm{", "\\mathbf{", "\\mbox{"];
 /// LaTeX commands for a fraction.
 const FRACTION_COMMANDS: [&str; 3] = ["\\frac", "\\dfrac", "\\tfrac"];
 
@@ -59,9 +52,7 @@ impl fmt::Display for CanonicalForm {
 /// Canonical form of a raw answer as a string; nothing where it is empty, too long or unreadable.
 #[must_use]
 pub fn canonical_answer(raw: &str) -> Option<String> {
-    canonical_form(raw, MAX_CHARS)
-        .ok()
-        .map(|form| form.to_string())
+    canonical_form(raw, MAX_CHARS).ok().map(|form| form.to_string())
 }
 
 /// Canonical form of a raw answer of at most `max_chars` characters.
@@ -96,16 +87,8 @@ pub fn canonical_form(raw: &str, max_chars: usize) -> Result<CanonicalForm, Answ
 fn without_wrappers(raw: &str) -> &str {
     let mut answer = raw;
     for _ in 0..MAX_WRAPPERS {
-        let inner = answer
-            .trim()
-            .trim_matches('$')
-            .trim()
-            .trim_end_matches('.')
-            .trim();
-        let inner = TEXT_COMMANDS
-            .iter()
-            .find_map(|command| inner.strip_prefix(command).and_then(whole_group))
-            .unwrap_or(inner);
+        let inner = answer.trim().trim_matches('$').trim().trim_end_matches('.').trim();
+        let inner = TEXT_COMMANDS.iter().find_map(|command| inner.strip_prefix(command).and_then(whole_group)).unwrap_or(inner);
         if inner.len() == answer.len() {
             break;
         }
@@ -205,15 +188,8 @@ struct Decimal {
 impl Decimal {
     fn value(&self) -> Option<BigRational> {
         let magnitude: BigInt = self.digits.parse().ok()?;
-        let signed = if self.is_negative {
-            -magnitude
-        } else {
-            magnitude
-        };
-        Some(BigRational::new(
-            signed,
-            BigInt::from(10).pow(self.num_decimals),
-        ))
+        let signed = if self.is_negative { -magnitude } else { magnitude };
+        Some(BigRational::new(signed, BigInt::from(10).pow(self.num_decimals)))
     }
 }
 
@@ -241,11 +217,7 @@ fn decimal_digits(text: &str) -> Option<Decimal> {
     }
     let mut digits: String = whole.chars().filter(|digit| *digit != ',').collect();
     digits.push_str(decimals);
-    Some(Decimal {
-        is_negative,
-        digits,
-        num_decimals: u32::try_from(decimals.len()).ok()?,
-    })
+    Some(Decimal { is_negative, digits, num_decimals: u32::try_from(decimals.len()).ok()? })
 }
 
 #[cfg(test)]
@@ -325,10 +297,7 @@ mod tests {
         assert_eq!(status("1/0"), AnswerStatus::NotReadable);
         assert_eq!(status(r"\frac{1}{0.0}"), AnswerStatus::NotReadable);
         assert_eq!(status("a\0b"), AnswerStatus::NotReadable);
-        assert_eq!(
-            status(&"9".repeat(MAX_DIGITS + 1)),
-            AnswerStatus::NotReadable
-        );
+        assert_eq!(status(&"9".repeat(MAX_DIGITS + 1)), AnswerStatus::NotReadable);
         assert_eq!(status(&"9".repeat(3_001)), AnswerStatus::AnswerTooLong);
     }
 

@@ -33,20 +33,9 @@ pub struct Repetition {
 ///
 /// Memory: 4 n^2 bytes for n questions.
 #[must_use]
-pub fn repetition(
-    questions: &[Option<&str>],
-    tokens: BleuTokens,
-    threshold: f64,
-    batch_size: usize,
-) -> Repetition {
-    let rows: Vec<usize> = (0..questions.len())
-        .filter(|&row| questions[row].is_some())
-        .collect();
-    let tokenized: Vec<Vec<&str>> = questions
-        .iter()
-        .flatten()
-        .map(|question| tokenize(question, tokens))
-        .collect();
+pub fn repetition(questions: &[Option<&str>], tokens: BleuTokens, threshold: f64, batch_size: usize) -> Repetition {
+    let rows: Vec<usize> = (0..questions.len()).filter(|&row| questions[row].is_some()).collect();
+    let tokenized: Vec<Vec<&str>> = questions.iter().flatten().map(|question| tokenize(question, tokens)).collect();
     let mut distances = bleu_distance_matrix(&intern_tokens(&tokenized));
     let labels = average_linkage_clusters(&mut distances, rows.len(), threshold);
 
@@ -71,10 +60,7 @@ pub fn repetition(
 #[must_use]
 pub fn tokenize(question: &str, tokens: BleuTokens) -> Vec<&str> {
     match tokens {
-        BleuTokens::Whitespace => question
-            .split(is_separator)
-            .filter(|word| !word.is_empty())
-            .collect(),
+        BleuTokens::Whitespace => question.split(is_separator).filter(|word| !word.is_empty()).collect(),
         BleuTokens::Characters => question
             .char_indices()
             .filter(|(_, character)| !is_separator(*character))
@@ -130,10 +116,7 @@ pub fn sentence_bleu(hypothesis: &[u32], reference: &[u32]) -> f64 {
 pub fn bleu_distance_matrix(questions: &[Vec<u32>]) -> Vec<f64> {
     let num_questions = questions.len();
     let mut interner = NgramInterner::default();
-    let counts: Vec<NgramCounts> = questions
-        .iter()
-        .map(|question| interner.count(question))
-        .collect();
+    let counts: Vec<NgramCounts> = questions.iter().map(|question| interner.count(question)).collect();
 
     // For each order and n-gram: the questions that hold it, in ascending order, and how often.
     let mut holders: [Vec<Vec<(u32, u32)>>; MAX_ORDER] =
@@ -160,8 +143,7 @@ pub fn bleu_distance_matrix(questions: &[Vec<u32>]) -> Vec<f64> {
             for (order, ngrams) in counts[hypothesis].iter().enumerate() {
                 for &(ngram, count) in ngrams {
                     let holding = &holders[order][ngram as usize];
-                    let first =
-                        holding.partition_point(|(question, _)| *question as usize <= hypothesis);
+                    let first = holding.partition_point(|(question, _)| *question as usize <= hypothesis);
                     for &(reference, held) in &holding[first..] {
                         matches[reference as usize][order] += count.min(held);
                     }
@@ -170,12 +152,7 @@ pub fn bleu_distance_matrix(questions: &[Vec<u32>]) -> Vec<f64> {
             for (offset, distance) in row.iter_mut().enumerate() {
                 let reference = hypothesis + 1 + offset;
                 let found = std::mem::take(&mut matches[reference]);
-                *distance = 1.0
-                    - bleu_from_matches(
-                        &found,
-                        questions[hypothesis].len(),
-                        questions[reference].len(),
-                    );
+                *distance = 1.0 - bleu_from_matches(&found, questions[hypothesis].len(), questions[reference].len());
             }
         },
     );
@@ -226,44 +203,28 @@ impl NgramInterner {
             prefixes.truncate(num_ngrams);
             for (start, prefix) in prefixes.iter_mut().enumerate() {
                 let next = self.numbers[order].len() as u32;
-                *prefix = *self.numbers[order]
-                    .entry((*prefix, tokens[start + order]))
-                    .or_insert(next);
+                *prefix = *self.numbers[order].entry((*prefix, tokens[start + order])).or_insert(next);
             }
             let mut sorted = prefixes.clone();
             sorted.sort_unstable();
-            sorted
-                .chunk_by(|left, right| left == right)
-                .map(|run| (run[0], run.len() as u32))
-                .collect()
+            sorted.chunk_by(|left, right| left == right).map(|run| (run[0], run.len() as u32)).collect()
         })
     }
 }
 
 /// The last formula of BLEU, in NLTK's order of operations.
-fn bleu_from_matches(
-    matches: &[u32; MAX_ORDER],
-    hypothesis_length: usize,
-    reference_length: usize,
-) -> f64 {
+fn bleu_from_matches(matches: &[u32; MAX_ORDER], hypothesis_length: usize, reference_length: usize) -> f64 {
     if matches[0] == 0 {
         return 0.0;
     }
     let mut log_sum = 0.0;
     for (order, &found) in matches.iter().enumerate() {
         let num_ngrams = hypothesis_length.saturating_sub(order).max(1) as f64;
-        let numerator = if found == 0 {
-            SMOOTHING_EPSILON
-        } else {
-            f64::from(found)
-        };
+        let numerator = if found == 0 { SMOOTHING_EPSILON } else { f64::from(found) };
         log_sum += 0.25 * (numerator / num_ngrams).ln();
     }
-    let brevity_penalty = if hypothesis_length > reference_length {
-        1.0
-    } else {
-        (1.0 - reference_length as f64 / hypothesis_length as f64).exp()
-    };
+    let brevity_penalty =
+        if hypothesis_length > reference_length { 1.0 } else { (1.0 - reference_length as f64 / hypothesis_length as f64).exp() };
     brevity_penalty * log_sum.exp()
 }
 

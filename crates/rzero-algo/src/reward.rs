@@ -53,22 +53,13 @@ pub fn challenger_reward(
         (RewardVariant::Released, Some(_)) => uncertainty - repetition,
         (RewardVariant::Released, None) => -1.0 - repetition,
     };
-    ChallengerReward {
-        reward,
-        uncertainty,
-        repetition,
-        format,
-    }
+    ChallengerReward { reward, uncertainty, repetition, format }
 }
 
 /// Reward of one Solver rollout: 1 where its canonical answer is the pseudo-label, else 0. Without an answer, 0.
 #[must_use]
 pub fn solver_reward(answer: Option<&str>, pseudo_label: &str) -> f64 {
-    if answer.is_some_and(|answer| equivalent(answer, pseudo_label)) {
-        1.0
-    } else {
-        0.0
-    }
+    if answer.is_some_and(|answer| equivalent(answer, pseudo_label)) { 1.0 } else { 0.0 }
 }
 
 #[cfg(test)]
@@ -81,49 +72,23 @@ mod tests {
     #[test]
     fn the_paper_rewards_a_coin_toss_most() {
         for (share, expected) in [(0.5, 1.0), (0.25, 0.5), (0.75, 0.5), (1.0, 0.0), (0.0, 0.0)] {
-            assert_eq!(
-                challenger_reward(RewardVariant::Paper, Some(share), 0.0, 1.0).reward,
-                expected
-            );
+            assert_eq!(challenger_reward(RewardVariant::Paper, Some(share), 0.0, 1.0).reward, expected);
         }
         let penalised = challenger_reward(RewardVariant::Paper, Some(0.5), 0.25, 1.0);
-        let expected = ChallengerReward {
-            reward: 0.75,
-            uncertainty: 1.0,
-            repetition: 0.25,
-            format: 1.0,
-        };
+        let expected = ChallengerReward { reward: 0.75, uncertainty: 1.0, repetition: 0.25, format: 1.0 };
         assert_eq!(penalised, expected);
-        assert_eq!(
-            challenger_reward(RewardVariant::Paper, Some(1.0), 0.25, 1.0).reward,
-            0.0
-        );
+        assert_eq!(challenger_reward(RewardVariant::Paper, Some(1.0), 0.25, 1.0).reward, 0.0);
         let malformed = challenger_reward(RewardVariant::Paper, None, 0.0, 1.0);
         assert_eq!((malformed.reward, malformed.format), (0.0, 0.0));
     }
 
     #[test]
     fn the_released_form_is_half_as_uncertain_and_goes_below_zero() {
-        assert_eq!(
-            challenger_reward(RewardVariant::Released, Some(0.5), 0.0, 1.0).reward,
-            0.5
-        );
-        assert_eq!(
-            challenger_reward(RewardVariant::Released, Some(0.75), 0.0, 1.0).reward,
-            0.25
-        );
-        assert_eq!(
-            challenger_reward(RewardVariant::Released, Some(1.0), 0.25, 1.0).reward,
-            -0.25
-        );
-        assert_eq!(
-            challenger_reward(RewardVariant::Released, None, 0.25, 1.0).reward,
-            -1.25
-        );
-        assert_eq!(
-            challenger_reward(RewardVariant::Released, None, 0.0, 1.0).reward,
-            -1.0
-        );
+        assert_eq!(challenger_reward(RewardVariant::Released, Some(0.5), 0.0, 1.0).reward, 0.5);
+        assert_eq!(challenger_reward(RewardVariant::Released, Some(0.75), 0.0, 1.0).reward, 0.25);
+        assert_eq!(challenger_reward(RewardVariant::Released, Some(1.0), 0.25, 1.0).reward, -0.25);
+        assert_eq!(challenger_reward(RewardVariant::Released, None, 0.25, 1.0).reward, -1.25);
+        assert_eq!(challenger_reward(RewardVariant::Released, None, 0.0, 1.0).reward, -1.0);
     }
 
     #[test]
@@ -136,20 +101,11 @@ mod tests {
 
     #[test]
     fn reward_and_label_rest_on_the_same_share() {
-        let parsed = |answer| Ballot {
-            status: AnswerStatus::Parsed,
-            answer: Some(answer),
-        };
-        let unread = Ballot {
-            status: AnswerStatus::NotReadable,
-            answer: None,
-        };
+        let parsed = |answer| Ballot { status: AnswerStatus::Parsed, answer: Some(answer) };
+        let unread = Ballot { status: AnswerStatus::NotReadable, answer: None };
         let outcome = vote(&[parsed("1"), parsed("1"), parsed("2"), unread]);
         assert_eq!(outcome.vote_share, 0.5);
-        assert_eq!(
-            challenger_reward(RewardVariant::Paper, Some(outcome.vote_share), 0.0, 1.0).reward,
-            1.0
-        );
+        assert_eq!(challenger_reward(RewardVariant::Paper, Some(outcome.vote_share), 0.0, 1.0).reward, 1.0);
     }
 
     proptest! {

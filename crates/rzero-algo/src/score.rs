@@ -26,45 +26,26 @@ pub struct Interval {
 #[must_use]
 pub fn bootstrap_mean(values: &[f64], resamples: u32, seed: u64) -> Interval {
     if values.is_empty() || resamples == 0 {
-        return Interval {
-            low: f64::NAN,
-            high: f64::NAN,
-        };
+        return Interval { low: f64::NAN, high: f64::NAN };
     }
     let mut means: Vec<f64> = (0..resamples)
         .into_par_iter()
         .map(|sample| {
-            let key = StreamKey {
-                run_seed: seed,
-                iteration: 0,
-                phase: Phase::Eval,
-                step: 0,
-                row: 0,
-                sample,
-            };
+            let key = StreamKey { run_seed: seed, iteration: 0, phase: Phase::Eval, step: 0, row: 0, sample };
             let mut stream = random_stream("bootstrap", &key);
-            let sum: f64 = (0..values.len())
-                .map(|_| values[uniform_below(&mut stream, values.len() as u64) as usize])
-                .sum();
+            let sum: f64 = (0..values.len()).map(|_| values[uniform_below(&mut stream, values.len() as u64) as usize]).sum();
             sum / values.len() as f64
         })
         .collect();
     means.sort_by(f64::total_cmp);
-    Interval {
-        low: percentile(&means, 0.025),
-        high: percentile(&means, 0.975),
-    }
+    Interval { low: percentile(&means, 0.025), high: percentile(&means, 0.975) }
 }
 
 /// Bootstrap interval of the mean gain `after - before` over the same problems, resampled as pairs: what a problem's difficulty
 /// adds to both sides cancels. Should the slices differ in length, the pairs both have count.
 #[must_use]
 pub fn bootstrap_paired_gain(before: &[f64], after: &[f64], resamples: u32, seed: u64) -> Interval {
-    let gains: Vec<f64> = before
-        .iter()
-        .zip(after)
-        .map(|(before, after)| after - before)
-        .collect();
+    let gains: Vec<f64> = before.iter().zip(after).map(|(before, after)| after - before).collect();
     bootstrap_mean(&gains, resamples, seed)
 }
 
@@ -72,22 +53,15 @@ pub fn bootstrap_paired_gain(before: &[f64], after: &[f64], resamples: u32, seed
 #[must_use]
 pub fn wilson(successes: u64, trials: u64) -> Interval {
     if trials == 0 {
-        return Interval {
-            low: 0.0,
-            high: 1.0,
-        };
+        return Interval { low: 0.0, high: 1.0 };
     }
     let count = trials as f64;
     let share = successes.min(trials) as f64 / count;
     let z_squared = NORMAL_97_5 * NORMAL_97_5;
     let scale = 1.0 + z_squared / count;
     let centre = (share + z_squared / (2.0 * count)) / scale;
-    let half_width = NORMAL_97_5 / scale
-        * (share * (1.0 - share) / count + z_squared / (4.0 * count * count)).sqrt();
-    Interval {
-        low: (centre - half_width).max(0.0),
-        high: (centre + half_width).min(1.0),
-    }
+    let half_width = NORMAL_97_5 / scale * (share * (1.0 - share) / count + z_squared / (4.0 * count * count)).sqrt();
+    Interval { low: (centre - half_width).max(0.0), high: (centre + half_width).min(1.0) }
 }
 
 /// Unbiased estimate of pass@k from n samples of which c are correct (Chen et al. 2021):
@@ -132,20 +106,8 @@ mod tests {
 
     #[test]
     fn pass_at_k_agrees_with_binomials() {
-        for (n, c, k) in [
-            (10, 3, 1),
-            (10, 3, 4),
-            (10, 1, 10),
-            (32, 5, 8),
-            (10, 0, 5),
-            (5, 5, 1),
-            (10, 8, 2),
-        ] {
-            let expected = if n - c < k {
-                1.0
-            } else {
-                1.0 - binomial(n - c, k) / binomial(n, k)
-            };
+        for (n, c, k) in [(10, 3, 1), (10, 3, 4), (10, 1, 10), (32, 5, 8), (10, 0, 5), (5, 5, 1), (10, 8, 2)] {
+            let expected = if n - c < k { 1.0 } else { 1.0 - binomial(n - c, k) / binomial(n, k) };
             assert!((pass_at_k(n, c, k) - expected).abs() < 1e-12, "{n} {c} {k}");
         }
         assert!((pass_at_k(10, 3, 1) - 0.3).abs() < 1e-15);
@@ -159,19 +121,10 @@ mod tests {
     #[test]
     fn wilson_has_known_values() {
         let half = wilson(5, 10);
-        assert!(
-            (half.low - 0.236_593_090_512_564).abs() < 1e-9
-                && (half.high - 0.763_406_909_487_436).abs() < 1e-9
-        );
+        assert!((half.low - 0.236_593_090_512_564).abs() < 1e-9 && (half.high - 0.763_406_909_487_436).abs() < 1e-9);
         let none = wilson(0, 20);
         assert!(none.low == 0.0 && (none.high - 0.161_125_158_052_819).abs() < 1e-9);
-        assert_eq!(
-            wilson(0, 0),
-            Interval {
-                low: 0.0,
-                high: 1.0
-            }
-        );
+        assert_eq!(wilson(0, 0), Interval { low: 0.0, high: 1.0 });
         assert_eq!(wilson(9, 3), wilson(3, 3));
     }
 
@@ -180,15 +133,10 @@ mod tests {
         // 1,000 zeros and ones, half each: standard error 0.0158, so the interval is about 0.031 either way.
         let values: Vec<f64> = (0..1_000).map(|row| f64::from(row % 2)).collect();
         let interval = bootstrap_mean(&values, 2_000, 3);
-        assert!(
-            (0.46..0.48).contains(&interval.low) && (0.52..0.54).contains(&interval.high),
-            "{interval:?}"
-        );
+        assert!((0.46..0.48).contains(&interval.low) && (0.52..0.54).contains(&interval.high), "{interval:?}");
         assert_eq!(interval, bootstrap_mean(&values, 2_000, 3));
         assert_ne!(interval, bootstrap_mean(&values, 2_000, 4));
-        assert!(
-            bootstrap_mean(&[], 10, 0).low.is_nan() && bootstrap_mean(&values, 0, 0).high.is_nan()
-        );
+        assert!(bootstrap_mean(&[], 10, 0).low.is_nan() && bootstrap_mean(&values, 0, 0).high.is_nan());
     }
 
     #[test]

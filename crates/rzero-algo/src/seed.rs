@@ -93,36 +93,20 @@ mod tests {
     use rand::RngCore as _;
     use rzero_schema::vocab::Phase;
 
-    const KEY: StreamKey = StreamKey {
-        run_seed: 7,
-        iteration: 1,
-        phase: Phase::Solver,
-        step: 2,
-        row: 3,
-        sample: 4,
-    };
+    const KEY: StreamKey = StreamKey { run_seed: 7, iteration: 1, phase: Phase::Solver, step: 2, row: 3, sample: 4 };
 
     #[test]
     fn every_coordinate_and_the_purpose_change_the_stream() {
         let keys = [
             KEY,
             StreamKey { run_seed: 8, ..KEY },
-            StreamKey {
-                iteration: 2,
-                ..KEY
-            },
-            StreamKey {
-                phase: Phase::Eval,
-                ..KEY
-            },
+            StreamKey { iteration: 2, ..KEY },
+            StreamKey { phase: Phase::Eval, ..KEY },
             StreamKey { step: 3, ..KEY },
             StreamKey { row: 4, ..KEY },
             StreamKey { sample: 5, ..KEY },
         ];
-        let mut first_draws: Vec<u64> = keys
-            .iter()
-            .map(|key| random_stream("a", key).next_u64())
-            .collect();
+        let mut first_draws: Vec<u64> = keys.iter().map(|key| random_stream("a", key).next_u64()).collect();
         first_draws.push(random_stream("b", &KEY).next_u64());
         let mut distinct = first_draws.clone();
         distinct.sort_unstable();
@@ -148,10 +132,7 @@ mod tests {
         for _ in 0..60_000 {
             counts[uniform_below(&mut stream, 6) as usize] += 1;
         }
-        assert!(
-            counts.iter().all(|count| count.abs_diff(10_000) < 450),
-            "{counts:?}"
-        );
+        assert!(counts.iter().all(|count| count.abs_diff(10_000) < 450), "{counts:?}");
     }
 
     proptest! {

@@ -61,16 +61,8 @@ pub struct VoteOutcome {
 /// Counts the ballots of one question.
 #[must_use]
 pub fn vote(ballots: &[Ballot]) -> VoteOutcome {
-    let votes: Vec<Option<&str>> = ballots
-        .iter()
-        .map(|ballot| {
-            if ballot.status == AnswerStatus::Parsed {
-                ballot.answer
-            } else {
-                None
-            }
-        })
-        .collect();
+    let votes: Vec<Option<&str>> =
+        ballots.iter().map(|ballot| if ballot.status == AnswerStatus::Parsed { ballot.answer } else { None }).collect();
 
     // Each class by its representative: the answer to show for it, and its votes.
     let mut counted: BTreeMap<&str, (&str, u32)> = BTreeMap::new();
@@ -82,41 +74,18 @@ pub fn vote(ballots: &[Ballot]) -> VoteOutcome {
         }
     }
 
-    let mut ranked: Vec<(&str, &str, u32)> = counted
-        .into_iter()
-        .map(|(key, (answer, count))| (key, answer, count))
-        .collect();
-    ranked.sort_by(|left, right| {
-        (right.2.cmp(&left.2))
-            .then(left.1.len().cmp(&right.1.len()))
-            .then(left.1.cmp(right.1))
-    });
-    let rank_of: BTreeMap<&str, u32> = ranked
-        .iter()
-        .zip(0_u32..)
-        .map(|(class, rank)| (class.0, rank))
-        .collect();
-    let class_of_sample = votes
-        .iter()
-        .map(|vote| vote.and_then(|answer| rank_of.get(representative(answer)).copied()))
-        .collect();
+    let mut ranked: Vec<(&str, &str, u32)> = counted.into_iter().map(|(key, (answer, count))| (key, answer, count)).collect();
+    ranked.sort_by(|left, right| (right.2.cmp(&left.2)).then(left.1.len().cmp(&right.1.len())).then(left.1.cmp(right.1)));
+    let rank_of: BTreeMap<&str, u32> = ranked.iter().zip(0_u32..).map(|(class, rank)| (class.0, rank)).collect();
+    let class_of_sample = votes.iter().map(|vote| vote.and_then(|answer| rank_of.get(representative(answer)).copied())).collect();
 
     let num_samples = count_u32(ballots.len());
     let num_parsed = count_u32(votes.iter().flatten().count());
-    let num_truncated = count_u32(
-        ballots
-            .iter()
-            .filter(|ballot| ballot.status == AnswerStatus::Truncated)
-            .count(),
-    );
+    let num_truncated = count_u32(ballots.iter().filter(|ballot| ballot.status == AnswerStatus::Truncated).count());
     let first = ranked.first().map_or(0, |class| class.2);
     let second = ranked.get(1).map_or(0, |class| class.2);
     let share = |count: u32| {
-        if num_samples == 0 {
-            0.0
-        } else {
-            f64::from(count) / f64::from(num_samples)
-        }
+        if num_samples == 0 { 0.0 } else { f64::from(count) / f64::from(num_samples) }
     };
     let vote_entropy = ranked
         .iter()
@@ -135,13 +104,7 @@ pub fn vote(ballots: &[Ballot]) -> VoteOutcome {
         margin: share(first - second),
         // Adding 0 turns the -0 of an empty sum into 0.
         vote_entropy: vote_entropy + 0.0,
-        classes: ranked
-            .iter()
-            .map(|class| AnswerClass {
-                answer: class.1.to_owned(),
-                count: class.2,
-            })
-            .collect(),
+        classes: ranked.iter().map(|class| AnswerClass { answer: class.1.to_owned(), count: class.2 }).collect(),
         class_of_sample,
     }
 }
@@ -156,65 +119,24 @@ mod tests {
     use proptest::prelude::*;
 
     fn parsed(answer: &str) -> Ballot<'_> {
-        Ballot {
-            status: AnswerStatus::Parsed,
-            answer: Some(answer),
-        }
+        Ballot { status: AnswerStatus::Parsed, answer: Some(answer) }
     }
 
-    const TRUNCATED: Ballot<'static> = Ballot {
-        status: AnswerStatus::Truncated,
-        answer: None,
-    };
-    const NO_BOX: Ballot<'static> = Ballot {
-        status: AnswerStatus::NoBox,
-        answer: None,
-    };
+    const TRUNCATED: Ballot<'static> = Ballot { status: AnswerStatus::Truncated, answer: None };
+    const NO_BOX: Ballot<'static> = Ballot { status: AnswerStatus::NoBox, answer: None };
 
     #[test]
     fn the_majority_labels_and_all_samples_divide() {
-        let outcome = vote(&[
-            parsed("7"),
-            NO_BOX,
-            parsed("8"),
-            parsed("7"),
-            TRUNCATED,
-            parsed("9"),
-            parsed("7"),
-            NO_BOX,
-        ]);
+        let outcome = vote(&[parsed("7"), NO_BOX, parsed("8"), parsed("7"), TRUNCATED, parsed("9"), parsed("7"), NO_BOX]);
         assert_eq!(outcome.pseudo_label.as_deref(), Some("7"));
-        assert_eq!(
-            (
-                outcome.num_samples,
-                outcome.num_parsed,
-                outcome.num_truncated
-            ),
-            (8, 5, 1)
-        );
+        assert_eq!((outcome.num_samples, outcome.num_parsed, outcome.num_truncated), (8, 5, 1));
         assert_eq!(outcome.vote_share, 3.0 / 8.0);
         assert_eq!(outcome.margin, 2.0 / 8.0);
         let expected_entropy = -(0.6_f64 * 0.6_f64.ln() + 2.0 * 0.2 * 0.2_f64.ln());
         assert!((outcome.vote_entropy - expected_entropy).abs() < 1e-15);
-        let classes: Vec<(&str, u32)> = outcome
-            .classes
-            .iter()
-            .map(|class| (class.answer.as_str(), class.count))
-            .collect();
+        let classes: Vec<(&str, u32)> = outcome.classes.iter().map(|class| (class.answer.as_str(), class.count)).collect();
         assert_eq!(classes, [("7", 3), ("8", 1), ("9", 1)]);
-        assert_eq!(
-            outcome.class_of_sample,
-            [
-                Some(0),
-                None,
-                Some(1),
-                Some(0),
-                None,
-                Some(2),
-                Some(0),
-                None
-            ]
-        );
+        assert_eq!(outcome.class_of_sample, [Some(0), None, Some(1), Some(0), None, Some(2), Some(0), None]);
     }
 
     #[test]
@@ -237,26 +159,15 @@ mod tests {
 
     #[test]
     fn a_form_beside_a_failed_status_does_not_vote() {
-        let torn = Ballot {
-            status: AnswerStatus::Truncated,
-            answer: Some("3"),
-        };
-        let missing = Ballot {
-            status: AnswerStatus::Parsed,
-            answer: None,
-        };
+        let torn = Ballot { status: AnswerStatus::Truncated, answer: Some("3") };
+        let missing = Ballot { status: AnswerStatus::Parsed, answer: None };
         let outcome = vote(&[torn, missing, parsed("4")]);
-        assert_eq!(
-            (outcome.pseudo_label.as_deref(), outcome.num_parsed),
-            (Some("4"), 1)
-        );
+        assert_eq!((outcome.pseudo_label.as_deref(), outcome.num_parsed), (Some("4"), 1));
     }
 
     #[test]
     fn ties_go_to_the_shorter_then_the_smaller_form() {
-        let label = |answers: &[&str]| {
-            vote(&answers.iter().map(|a| parsed(a)).collect::<Vec<_>>()).pseudo_label
-        };
+        let label = |answers: &[&str]| vote(&answers.iter().map(|a| parsed(a)).collect::<Vec<_>>()).pseudo_label;
         assert_eq!(label(&["12", "9"]).as_deref(), Some("9"));
         assert_eq!(label(&["9", "8"]).as_deref(), Some("8"));
         assert_eq!(label(&["8", "12", "9", "12"]).as_deref(), Some("12"));

@@ -164,10 +164,10 @@ impl ModelConfig {
                 return Err(format!("{name} is {value}, expected 1 to {limit}"));
             }
         }
-        if self.num_heads % self.num_kv_heads != 0 {
+        if !self.num_heads.is_multiple_of(self.num_kv_heads) {
             return Err(format!("{} query heads cannot share {} key-value heads", self.num_heads, self.num_kv_heads));
         }
-        if self.head_dim % 2 != 0 {
+        if !self.head_dim.is_multiple_of(2) {
             return Err(format!("head_dim is {}, rotary embedding needs an even one", self.head_dim));
         }
         if let Some(id) = self.eos_tokens.iter().chain(&self.bos_token).find(|id| **id as usize >= self.vocab_size) {

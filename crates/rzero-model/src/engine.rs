@@ -75,8 +75,7 @@ pub fn generate(
     let batch_size = work.batch_size.min(items.len().div_ceil(threads)).max(1);
     let work = Work { batch_size, ..work };
     let finished: Vec<Vec<(usize, Completion)>> = std::thread::scope(|scope| {
-        let workers: Vec<_> =
-            (0..threads).map(|_| scope.spawn(|| run_worker(&queue, sampling, work, on_completion))).collect();
+        let workers: Vec<_> = (0..threads).map(|_| scope.spawn(|| run_worker(&queue, sampling, work, on_completion))).collect();
         workers.into_iter().map(|worker| worker.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))).collect()
     });
     if work.interrupt.load(Ordering::Relaxed) {

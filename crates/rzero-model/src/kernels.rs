@@ -132,7 +132,7 @@ impl RotaryTable {
     /// Positions the table covers.
     #[must_use]
     pub fn num_positions(&self) -> usize {
-        if self.half == 0 { 0 } else { self.cos.len() / self.half }
+        self.cos.len().checked_div(self.half).unwrap_or(0)
     }
 
     /// Turns the pairs (i, i + head_dim / 2) of every head of one row; backwards turns them back. // row: (heads, head_dim)

@@ -52,9 +52,7 @@ impl ReferenceModel {
         let half = head_dim / 2;
         let angles: Vec<f64> = (0..length)
             .flat_map(|position| (0..half).map(move |lane| (position, lane)))
-            .map(|(position, lane)| {
-                position as f64 * self.weights.config.rope_theta.powf(-2.0 * lane as f64 / head_dim as f64)
-            })
+            .map(|(position, lane)| position as f64 * self.weights.config.rope_theta.powf(-2.0 * lane as f64 / head_dim as f64))
             .collect();
         let angles = Tensor::from_vec(angles, (length, half), &Device::Cpu)?;
         let (cos, sin) = (angles.cos()?, angles.sin()?);
@@ -74,9 +72,8 @@ impl ReferenceModel {
         let (width, length, head_dim) = (config.hidden_size, tokens.len(), config.head_dim);
         let tokens = Tensor::new(tokens, &Device::Cpu)?;
         let mut x = self.matrix(&layout.embedding, width)?.index_select(&tokens, 0)?;
-        let mask: Vec<f64> = (0..length * length)
-            .map(|at| if at % length > at / length { f64::NEG_INFINITY } else { 0.0 })
-            .collect();
+        let mask: Vec<f64> =
+            (0..length * length).map(|at| if at % length > at / length { f64::NEG_INFINITY } else { 0.0 }).collect();
         let mask = Tensor::from_vec(mask, (length, length), &Device::Cpu)?;
         for layer in &layout.layers {
             let normed = self.norm(&x, &layer.attention_norm)?;
@@ -98,9 +95,11 @@ impl ReferenceModel {
             let value = project(&layer.value, biases.map(|b| &b[2]), None)?;
             let groups = config.num_heads / config.num_kv_heads;
             let spread = |x: &Tensor| -> Result<Tensor> {
-                x.unsqueeze(1)?
-                    .broadcast_as((config.num_kv_heads, groups, length, head_dim))?
-                    .reshape((config.num_heads, length, head_dim))
+                x.unsqueeze(1)?.broadcast_as((config.num_kv_heads, groups, length, head_dim))?.reshape((
+                    config.num_heads,
+                    length,
+                    head_dim,
+                ))
             };
             let scores = (query.matmul(&spread(&key)?.t()?)? / (head_dim as f64).sqrt())?.broadcast_add(&mask)?;
             let attended = softmax(&scores, D::Minus1)?.matmul(&spread(&value)?)?; // (heads, T, head_dim)

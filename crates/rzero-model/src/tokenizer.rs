@@ -105,6 +105,7 @@ pub fn character_tokenizer_json() -> serde_json::Value {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test stops where it cannot go on")]
 mod tests {
     use super::*;
 
@@ -119,6 +120,23 @@ mod tests {
         assert_eq!(tokens.len(), 3 + 8 + 1 + 9 + 1 + 2 + 1);
         assert_eq!(tokenizer.decode(&tokens), Decoded { text: text.to_owned(), is_valid_utf8: true });
         assert_eq!(tokenizer.token("<eos>"), Some(2));
+    }
+
+    #[test]
+    fn bytes_that_are_no_utf8_are_told_and_replaced() {
+        // A byte-level vocabulary writes byte 0xC3, the first half of a two-byte character, as the letter U+00C3.
+        let json = json!({
+            "version": "1.0", "truncation": null, "padding": null, "added_tokens": [], "normalizer": null,
+            "pre_tokenizer": null, "post_processor": null,
+            "decoder": {"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": true},
+            "model": {"type": "BPE", "vocab": {"a": 0, "\u{c3}": 1, "\u{a9}": 2}, "merges": []},
+        });
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("tokenizer.json"), json.to_string()).unwrap();
+        let tokenizer = Tokenizer::read(folder.path()).unwrap();
+        assert_eq!(tokenizer.decode(&[0, 1, 2]), Decoded { text: "a\u{e9}".to_owned(), is_valid_utf8: true });
+        assert_eq!(tokenizer.decode(&[0, 1]), Decoded { text: "a\u{fffd}".to_owned(), is_valid_utf8: false });
+        assert_eq!(tokenizer.decode(&[999]).text, "");
     }
 
     #[test]

@@ -200,8 +200,8 @@ impl Weights {
             .iter()
             .map(|parameter| {
                 let data = &bytes[4 * parameter.range.start..4 * parameter.range.end];
-                let view = TensorView::new(Dtype::F32, parameter.shape.clone(), data)
-                    .expect("the layout's shape and range agree");
+                let view =
+                    TensorView::new(Dtype::F32, parameter.shape.clone(), data).expect("the layout's shape and range agree");
                 (parameter.name.as_str(), view)
             })
             .collect();

@@ -1,13 +1,15 @@
 //! Every way through the model agrees with every other: candle-transformers, the plain candle twin, the training pass and the
 //! decoder, for Llama, Qwen2 and Qwen3, tied and untied; and gradients agree with autograd and with finite differences.
 
+#![allow(clippy::unwrap_used, reason = "a test stops where it cannot go on")]
+
 use candle_core::{D, DType, Device, Tensor};
+use rzero_algo::seed::{StreamKey, random_stream, uniform_f64};
 use rzero_model::decoder::{Decoder, Scratch};
 use rzero_model::engine::{Request, Work, generate};
 use rzero_model::reference::ReferenceModel;
 use rzero_model::training::{PackedSequences, TrainingModel};
 use rzero_model::{ModelConfig, Weights};
-use rzero_algo::seed::{StreamKey, random_stream, uniform_f64};
 use rzero_schema::profile::SamplingSettings;
 use rzero_schema::vocab::Phase;
 use serde_json::json;
@@ -157,7 +159,12 @@ fn autograd_agrees_with_finite_differences_in_every_parameter() {
                     value(&twin).to_scalar::<f64>().unwrap()
                 };
                 let slope = (moved(step) - moved(-step)) / (2.0 * step);
-                assert!((slope - gradient[at]).abs() < 1e-6 * (1.0 + slope.abs()), "{}: {slope} {}", parameter.name, gradient[at]);
+                assert!(
+                    (slope - gradient[at]).abs() < 1e-6 * (1.0 + slope.abs()),
+                    "{}: {slope} {}",
+                    parameter.name,
+                    gradient[at]
+                );
             }
         }
         twin.variable().set(&Tensor::new(original, &Device::Cpu).unwrap()).unwrap();

@@ -90,7 +90,7 @@ impl Policy {
                 })
                 .collect();
             let work = Work {
-                threads: context.threads as usize,
+                threads: context.threads,
                 batch_size: context.profile.engine.batch_size,
                 interrupt: context.interrupt.flag(),
             };
@@ -100,7 +100,10 @@ impl Policy {
             })?;
             let samples = (start..end).zip(completions).flat_map(|(index, completions)| {
                 let places = requests[index].samples.iter();
-                places.zip(completions).map(|((row, sample), completion)| self.sample(*row, *sample, &prompts[index], completion)).collect::<Vec<_>>()
+                places
+                    .zip(completions)
+                    .map(|((row, sample), completion)| self.sample(*row, *sample, &prompts[index], completion))
+                    .collect::<Vec<_>>()
             });
             consume(samples.collect())?;
             start = end;

@@ -20,7 +20,9 @@ impl Prompt {
         let name = path.display().to_string();
         let mut environment = Environment::new();
         environment.set_undefined_behavior(UndefinedBehavior::Strict);
-        environment.add_template_owned(name.clone(), text.trim_end_matches('\n').to_owned()).map_err(|error| refuse(&name, &error))?;
+        environment
+            .add_template_owned(name.clone(), text.trim_end_matches('\n').to_owned())
+            .map_err(|error| refuse(&name, &error))?;
         Ok(Self { environment, name })
     }
 
@@ -49,6 +51,7 @@ fn refuse(name: &str, error: &minijinja::Error) -> StageFailure {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test stops where it cannot go on")]
 mod tests {
     use super::*;
 

@@ -70,12 +70,13 @@ impl TrainState {
             [raw] if updates.dtype() == Dtype::U64 => u64::from_le_bytes(*raw),
             _ => return Err(refuse("tensor `adam.updates` is not one u64".to_owned())),
         };
-        let average = if file.names().iter().any(|name| *name == "weights.average") { Some(read("weights.average")?) } else { None };
+        let average = if file.names().contains(&"weights.average") { Some(read("weights.average")?) } else { None };
         Ok(Self { adam: AdamState { first: read("adam.first")?, second: read("adam.second")?, updates }, average })
     }
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test stops where it cannot go on")]
 mod tests {
     use super::*;
 

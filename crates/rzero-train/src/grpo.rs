@@ -154,8 +154,7 @@ pub fn grpo_step(
         let batches = micro_batches(&sequences, settings.micro_batch_tokens, &weights.config)?;
 
         let clock = Instant::now();
-        let reference =
-            if settings.kl_coef > 0.0 { Some(logprobs(step.reference, &batches, step.interrupt)?) } else { None };
+        let reference = if settings.kl_coef > 0.0 { Some(logprobs(step.reference, &batches, step.interrupt)?) } else { None };
         timings.reference += clock.elapsed();
 
         let clock = Instant::now();
@@ -237,8 +236,7 @@ fn slopes(
         for old in sample.old_logprobs {
             if weight > 0.0 {
                 let reference = reference.map(|all| f64::from(all[at]));
-                let token =
-                    token_loss(f64::from(new.logprobs[at]), f64::from(*old), reference, sample.advantage, settings);
+                let token = token_loss(f64::from(new.logprobs[at]), f64::from(*old), reference, sample.advantage, settings);
                 slopes[at] = (weight * token.loss.slope) as f32;
                 sums.add_token(&token, weight, f64::from(new.entropies[at]));
             }

@@ -48,10 +48,8 @@ impl AdamState {
 /// Global norm of a gradient.
 #[must_use]
 pub fn norm(gradient: &[f32]) -> f64 {
-    let partial: Vec<f64> = gradient
-        .par_chunks(CHUNK)
-        .map(|chunk| chunk.iter().map(|value| f64::from(*value) * f64::from(*value)).sum())
-        .collect();
+    let partial: Vec<f64> =
+        gradient.par_chunks(CHUNK).map(|chunk| chunk.iter().map(|value| f64::from(*value) * f64::from(*value)).sum()).collect();
     partial.iter().sum::<f64>().sqrt()
 }
 

@@ -1,6 +1,8 @@
 //! Laws of an update: how it is cut into micro-batches, on how many threads it runs, and whether it was stopped in between
 //! do not change what it does.
 
+#![allow(clippy::unwrap_used, reason = "a test stops where it cannot go on")]
+
 use rzero_algo::seed::{StreamKey, random_stream, uniform_below, uniform_f64};
 use rzero_model::{ModelConfig, Weights};
 use rzero_schema::profile::GrpoSettings;

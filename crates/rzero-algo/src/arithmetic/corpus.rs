@@ -51,7 +51,7 @@ pub struct SlipRule {
 /// The corpus draws none of these and every ladder only these, so that the two are disjoint whatever their seeds.
 #[must_use]
 pub fn is_held_out(question: &str) -> bool {
-    blake3::hash(question.as_bytes()).as_bytes()[0] % 8 == 0
+    blake3::hash(question.as_bytes()).as_bytes()[0].is_multiple_of(8)
 }
 
 /// Draws an expression of so many operators (at most 40).
@@ -59,28 +59,18 @@ pub fn is_held_out(question: &str) -> bool {
 /// Trees are drawn until one keeps every bound of the rule. A rule that 10,000 trees in a row break is taken for unsatisfiable,
 /// and the answer is `1+1-1+1...`, the plainest expression of that many operators.
 #[must_use]
-pub fn random_expression(
-    num_operators: u32,
-    rule: &ExpressionRule,
-    stream: &mut RandomStream,
-) -> Expression {
+pub fn random_expression(num_operators: u32, rule: &ExpressionRule, stream: &mut RandomStream) -> Expression {
     let num_operators = num_operators.min(MAX_OPERATORS);
     let may_be_negative = uniform_f64(stream) < rule.negative_share;
     for _ in 0..MAX_ATTEMPTS {
         let expression = random_tree(num_operators, rule, stream);
-        if bounded_value(&expression, rule, may_be_negative).is_some()
-            && expression.to_string().len() <= rule.max_chars
-        {
+        if bounded_value(&expression, rule, may_be_negative).is_some() && expression.to_string().len() <= rule.max_chars {
             return expression;
         }
     }
     let mut plain = Expression::Number(1);
     for index in 0..num_operators {
-        let operator = if index % 2 == 0 {
-            Operator::Add
-        } else {
-            Operator::Subtract
-        };
+        let operator = if index % 2 == 0 { Operator::Add } else { Operator::Subtract };
         plain = Expression::binary(operator, plain, Expression::Number(1));
     }
     plain
@@ -92,11 +82,7 @@ pub fn random_expression(
 /// go on from the wrong value. Returns the lines and the value reached, which is the value of the last line, or of the expression
 /// itself where there is nothing to do. Every number written has at most nine digits.
 #[must_use]
-pub fn worked_lines(
-    expression: &Expression,
-    slip: Option<&SlipRule>,
-    stream: &mut RandomStream,
-) -> (Vec<String>, i64) {
+pub fn worked_lines(expression: &Expression, slip: Option<&SlipRule>, stream: &mut RandomStream) -> (Vec<String>, i64) {
     let mut lines = Vec::new();
     let mut current = expression.clone();
     loop {
@@ -133,16 +119,8 @@ pub fn with_slip(value: i64, rule: &SlipRule, stream: &mut RandomStream) -> i64 
     } else {
         OTHER_SLIPS[uniform_below(stream, OTHER_SLIPS.len() as u64) as usize]
     };
-    let slipped = if uniform_below(stream, 2) == 0 {
-        value.saturating_add(distance)
-    } else {
-        value.saturating_sub(distance)
-    };
-    if (-MAX_MAGNITUDE..=MAX_MAGNITUDE).contains(&slipped) {
-        slipped
-    } else {
-        value
-    }
+    let slipped = if uniform_below(stream, 2) == 0 { value.saturating_add(distance) } else { value.saturating_sub(distance) };
+    if (-MAX_MAGNITUDE..=MAX_MAGNITUDE).contains(&slipped) { slipped } else { value }
 }
 
 fn random_tree(num_operators: u32, rule: &ExpressionRule, stream: &mut RandomStream) -> Expression {
@@ -178,18 +156,10 @@ fn random_number(rule: &ExpressionRule, stream: &mut RandomStream) -> i64 {
 }
 
 /// The value, if it and everything on the way keep the rule's bounds.
-fn bounded_value(
-    expression: &Expression,
-    rule: &ExpressionRule,
-    may_be_negative: bool,
-) -> Option<i64> {
+fn bounded_value(expression: &Expression, rule: &ExpressionRule, may_be_negative: bool) -> Option<i64> {
     let value = match expression {
         Expression::Number(value) => *value,
-        Expression::Binary {
-            operator,
-            left,
-            right,
-        } => {
+        Expression::Binary { operator, left, right } => {
             let left = bounded_value(left, rule, may_be_negative)?;
             let right = bounded_value(right, rule, may_be_negative)?;
             if *operator == Operator::Multiply {
@@ -215,6 +185,7 @@ fn bounded_result(operator: Operator, left: i64, right: i64) -> i64 {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test stops where it cannot go on")]
 mod tests {
     use super::*;
     use crate::arithmetic::{parse, reduction_steps};
@@ -237,21 +208,10 @@ mod tests {
         }
     }
 
-    const SLIPS: SlipRule = SlipRule {
-        probability: 0.04,
-        off_by_one_share: 0.5,
-        off_by_ten_share: 0.3,
-    };
+    const SLIPS: SlipRule = SlipRule { probability: 0.04, off_by_one_share: 0.5, off_by_ten_share: 0.3 };
 
     fn stream(seed: u64) -> RandomStream {
-        let key = StreamKey {
-            run_seed: seed,
-            iteration: 0,
-            phase: Phase::Solver,
-            step: 0,
-            row: 0,
-            sample: 0,
-        };
+        let key = StreamKey { run_seed: seed, iteration: 0, phase: Phase::Solver, step: 0, row: 0, sample: 0 };
         random_stream("expression", &key)
     }
 
@@ -264,23 +224,9 @@ mod tests {
         let total = 20_000;
         for _ in 0..total {
             // One operator and loose bounds, so that refusals do not bend the shares; negatives need a subtraction.
-            let loose = ExpressionRule {
-                max_factor: 999,
-                small_factor: 999,
-                max_intermediate: 9_999,
-                ..rule()
-            };
-            let expression = random_expression(
-                1,
-                &ExpressionRule {
-                    negative_share: 1.0,
-                    ..loose
-                },
-                &mut stream,
-            );
-            let Expression::Binary { operator, left, .. } = &expression else {
-                panic!("one operator")
-            };
+            let loose = ExpressionRule { max_factor: 999, small_factor: 999, max_intermediate: 9_999, ..rule() };
+            let expression = random_expression(1, &ExpressionRule { negative_share: 1.0, ..loose }, &mut stream);
+            let Expression::Binary { operator, left, .. } = &expression else { panic!("one operator") };
             signs[*operator as usize] += 1;
             num_two_digits += u32::from(matches!(**left, Expression::Number(10..)));
             num_with_negatives += u32::from(expression.evaluate() < Some(0));
@@ -294,29 +240,17 @@ mod tests {
 
     #[test]
     fn an_impossible_rule_still_gives_an_expression() {
-        let impossible = ExpressionRule {
-            max_chars: 0,
-            ..rule()
-        };
+        let impossible = ExpressionRule { max_chars: 0, ..rule() };
         let expression = random_expression(3, &impossible, &mut stream(2));
         assert_eq!(expression.to_string(), "1+1-1+1");
-        assert_eq!(
-            random_expression(u32::MAX, &impossible, &mut stream(2)).num_operators(),
-            MAX_OPERATORS
-        );
+        assert_eq!(random_expression(u32::MAX, &impossible, &mut stream(2)).num_operators(), MAX_OPERATORS);
     }
 
     #[test]
     fn without_slips_the_lines_are_the_reduction() {
         let expression = parse("(1+2)*(3-7)").expect("an expression");
         let (lines, value) = worked_lines(&expression, None, &mut stream(3));
-        assert_eq!(
-            (lines.as_slice(), value),
-            (
-                ["3*(3-7)", "3*(-4)", "-12"].map(String::from).as_slice(),
-                -12
-            )
-        );
+        assert_eq!((lines.as_slice(), value), (["3*(3-7)", "3*(-4)", "-12"].map(String::from).as_slice(), -12));
         assert_eq!(worked_text(&lines), "=3*(3-7)=3*(-4)=-12");
         let number = worked_lines(&Expression::Number(5), None, &mut stream(3));
         assert_eq!(number, (Vec::new(), 5));
@@ -328,20 +262,13 @@ mod tests {
         let mut counts = std::collections::BTreeMap::new();
         let total = 100_000;
         for _ in 0..total {
-            *counts
-                .entry(with_slip(100, &SLIPS, &mut stream) - 100)
-                .or_insert(0_u32) += 1;
+            *counts.entry(with_slip(100, &SLIPS, &mut stream) - 100).or_insert(0_u32) += 1;
         }
-        let share =
-            |slip: i64| f64::from(counts.get(&slip).copied().unwrap_or(0)) / f64::from(total);
+        let share = |slip: i64| f64::from(counts.get(&slip).copied().unwrap_or(0)) / f64::from(total);
         assert!((share(0) - 0.96).abs() < 0.003);
         assert!((share(1) + share(-1) - 0.02).abs() < 0.002);
         assert!((share(10) + share(-10) - 0.012).abs() < 0.002);
-        assert!(
-            counts
-                .keys()
-                .all(|slip| [0, 1, 2, 3, 5, 10].contains(&slip.abs()))
-        );
+        assert!(counts.keys().all(|slip| [0, 1, 2, 3, 5, 10].contains(&slip.abs())));
     }
 
     proptest! {

@@ -47,11 +47,7 @@ impl Operator {
     /// The exact result; nothing where an operand or the result exceeds [`MAX_MAGNITUDE`].
     #[must_use]
     pub fn apply(self, left: i64, right: i64) -> Option<i64> {
-        let fits = |value: i64| {
-            (-MAX_MAGNITUDE..=MAX_MAGNITUDE)
-                .contains(&value)
-                .then_some(value)
-        };
+        let fits = |value: i64| (-MAX_MAGNITUDE..=MAX_MAGNITUDE).contains(&value).then_some(value);
         let (left, right) = (fits(left)?, fits(right)?);
         // Two operands of nine digits cannot overflow 64 bits.
         fits(match self {
@@ -89,25 +85,15 @@ impl Expression {
     /// An operation on two expressions.
     #[must_use]
     pub fn binary(operator: Operator, left: Self, right: Self) -> Self {
-        Self::Binary {
-            operator,
-            left: Box::new(left),
-            right: Box::new(right),
-        }
+        Self::Binary { operator, left: Box::new(left), right: Box::new(right) }
     }
 
     /// The exact value; nothing where a value on the way exceeds [`MAX_MAGNITUDE`].
     #[must_use]
     pub fn evaluate(&self) -> Option<i64> {
         match self {
-            Self::Number(value) => (-MAX_MAGNITUDE..=MAX_MAGNITUDE)
-                .contains(value)
-                .then_some(*value),
-            Self::Binary {
-                operator,
-                left,
-                right,
-            } => operator.apply(left.evaluate()?, right.evaluate()?),
+            Self::Number(value) => (-MAX_MAGNITUDE..=MAX_MAGNITUDE).contains(value).then_some(*value),
+            Self::Binary { operator, left, right } => operator.apply(left.evaluate()?, right.evaluate()?),
         }
     }
 
@@ -122,42 +108,25 @@ impl Expression {
 
     /// Does the leftmost operation whose operands are numbers, with `result` as its outcome. A single number stays as it is.
     pub(super) fn reduce_leftmost(&mut self, result: &mut dyn FnMut(Operator, i64, i64) -> i64) {
-        let Self::Binary {
-            operator,
-            left,
-            right,
-        } = self
-        else {
+        let Self::Binary { operator, left, right } = self else {
             return;
         };
         match (&mut **left, &mut **right) {
-            (Self::Number(first), Self::Number(second)) => {
-                *self = Self::Number(result(*operator, *first, *second))
-            }
+            (Self::Number(first), Self::Number(second)) => *self = Self::Number(result(*operator, *first, *second)),
             // A part that is no number holds at least one operation whose operands are.
             (Self::Number(_), part) | (part, _) => part.reduce_leftmost(result),
         }
     }
 
-    fn write(
-        &self,
-        formatter: &mut fmt::Formatter<'_>,
-        parent_precedence: u8,
-        side: Side,
-    ) -> fmt::Result {
+    fn write(&self, formatter: &mut fmt::Formatter<'_>, parent_precedence: u8, side: Side) -> fmt::Result {
         match self {
             Self::Number(value) if *value < 0 && (side == Side::Right || parent_precedence > 1) => {
                 write!(formatter, "({value})")
             }
             Self::Number(value) => write!(formatter, "{value}"),
-            Self::Binary {
-                operator,
-                left,
-                right,
-            } => {
+            Self::Binary { operator, left, right } => {
                 let precedence = operator.precedence();
-                let is_bracketed = precedence < parent_precedence
-                    || (precedence == parent_precedence && side == Side::Right);
+                let is_bracketed = precedence < parent_precedence || (precedence == parent_precedence && side == Side::Right);
                 if is_bracketed {
                     formatter.write_str("(")?;
                 }
@@ -193,10 +162,7 @@ pub fn parse(text: &str) -> Option<Expression> {
     if text.len() > MAX_LENGTH {
         return None;
     }
-    let mut parser = Parser {
-        bytes: text.as_bytes(),
-        at: 0,
-    };
+    let mut parser = Parser { bytes: text.as_bytes(), at: 0 };
     let expression = parser.sum(0)?;
     (parser.at == text.len() && expression.evaluate().is_some()).then_some(expression)
 }
@@ -204,9 +170,7 @@ pub fn parse(text: &str) -> Option<Expression> {
 /// Canonical form of the true answer to a question; nothing where the question is no expression.
 #[must_use]
 pub fn true_answer(question: &str) -> Option<String> {
-    parse(question.trim())?
-        .evaluate()
-        .map(|value| value.to_string())
+    parse(question.trim())?.evaluate().map(|value| value.to_string())
 }
 
 /// The expression after each reduction: always the leftmost operation whose operands are numbers, until one number is left.
@@ -263,11 +227,7 @@ impl Parser<'_> {
     fn product(&mut self, depth: usize, place: Place) -> Option<Expression> {
         let mut product = self.factor(depth, place)?;
         while self.take(b'*') {
-            product = Expression::binary(
-                Operator::Multiply,
-                product,
-                self.factor(depth, Place::Later)?,
-            );
+            product = Expression::binary(Operator::Multiply, product, self.factor(depth, Place::Later)?);
         }
         Some(product)
     }
@@ -279,11 +239,7 @@ impl Parser<'_> {
         }
         let is_negative = place == Place::First && self.take(b'-');
         let magnitude = self.number()?;
-        Some(Expression::Number(if is_negative {
-            -magnitude
-        } else {
-            magnitude
-        }))
+        Some(Expression::Number(if is_negative { -magnitude } else { magnitude }))
     }
 
     fn number(&mut self) -> Option<i64> {
@@ -338,10 +294,7 @@ mod tests {
             ("999999999", 999_999_999),
         ] {
             assert_eq!(value(text), Some(expected), "{text}");
-            assert_eq!(
-                true_answer(&format!(" {text}\n")),
-                Some(expected.to_string())
-            );
+            assert_eq!(true_answer(&format!(" {text}\n")), Some(expected.to_string()));
         }
     }
 
@@ -388,16 +341,8 @@ mod tests {
 
     #[test]
     fn printing_keeps_the_tree_with_few_parentheses() {
-        for text in [
-            "2+3*4", "(2+3)*4", "10-(3-2)", "2*(3*4)", "(-5)*3", "-5+3", "3-(-5+2)", "(-5+2)*3",
-            "1+(-5)*3", "2-(-3)",
-        ] {
-            assert_eq!(
-                parse(text)
-                    .map(|expression| expression.to_string())
-                    .as_deref(),
-                Some(text)
-            );
+        for text in ["2+3*4", "(2+3)*4", "10-(3-2)", "2*(3*4)", "(-5)*3", "-5+3", "3-(-5+2)", "(-5+2)*3", "1+(-5)*3", "2-(-3)"] {
+            assert_eq!(parse(text).map(|expression| expression.to_string()).as_deref(), Some(text));
         }
         let redundant = parse("((1)+(2*3))").expect("an expression");
         assert_eq!(redundant.to_string(), "1+2*3");
@@ -407,10 +352,7 @@ mod tests {
     #[test]
     fn reduction_goes_from_the_left() {
         let steps = |text: &str| -> Vec<String> {
-            reduction_steps(&parse(text).expect("an expression"))
-                .iter()
-                .map(ToString::to_string)
-                .collect()
+            reduction_steps(&parse(text).expect("an expression")).iter().map(ToString::to_string).collect()
         };
         assert_eq!(steps("(1+2)*(3-7)"), ["3*(3-7)", "3*(-4)", "-12"]);
         assert_eq!(steps("1+2*3-4"), ["1+6-4", "7-4", "3"]);
@@ -419,28 +361,17 @@ mod tests {
 
     #[test]
     fn hand_built_expressions_out_of_bounds_have_no_value_and_no_panic() {
-        let huge = Expression::binary(
-            Operator::Multiply,
-            Expression::Number(i64::MAX),
-            Expression::Number(i64::MIN),
-        );
+        let huge = Expression::binary(Operator::Multiply, Expression::Number(i64::MAX), Expression::Number(i64::MIN));
         assert_eq!(huge.evaluate(), None);
         assert!(reduction_steps(&huge).is_empty());
         assert_eq!(parse(&huge.to_string()), None);
     }
 
     fn expressions() -> impl Strategy<Value = Expression> {
-        (-99_i64..100)
-            .prop_map(Expression::Number)
-            .prop_recursive(5, 16, 2, |inner| {
-                let operator = prop_oneof![
-                    Just(Operator::Add),
-                    Just(Operator::Subtract),
-                    Just(Operator::Multiply)
-                ];
-                (operator, inner.clone(), inner)
-                    .prop_map(|(operator, left, right)| Expression::binary(operator, left, right))
-            })
+        (-99_i64..100).prop_map(Expression::Number).prop_recursive(5, 16, 2, |inner| {
+            let operator = prop_oneof![Just(Operator::Add), Just(Operator::Subtract), Just(Operator::Multiply)];
+            (operator, inner.clone(), inner).prop_map(|(operator, left, right)| Expression::binary(operator, left, right))
+        })
     }
 
     proptest! {

@@ -36,7 +36,13 @@ impl Heads {
 }
 
 /// Returns the attended values (N, heads x head_dim) and the logarithm of each row's sum (N, heads).
-pub(super) fn forward(heads: Heads, segments: &[Range<usize>], query: &[f32], key: &[f32], value: &[f32]) -> (Vec<f32>, Vec<f32>) {
+pub(super) fn forward(
+    heads: Heads,
+    segments: &[Range<usize>],
+    query: &[f32],
+    key: &[f32],
+    value: &[f32],
+) -> (Vec<f32>, Vec<f32>) {
     let (q_width, kv_width, head_dim) = (heads.query_width(), heads.kv_width(), heads.head_dim);
     let mut attended = vec![0.0; query.len()];
     let mut log_sums = vec![0.0; query.len() / head_dim];
@@ -70,7 +76,6 @@ pub(super) fn forward(heads: Heads, segments: &[Range<usize>], query: &[f32], ke
 }
 
 /// Returns the gradients of query, key and value.
-#[expect(clippy::similar_names, reason = "q, k, v and their gradients are the field's own names")]
 pub(super) fn backward(
     heads: Heads,
     segments: &[Range<usize>],

@@ -10,18 +10,18 @@ use std::ops::Range;
 /// What one layer keeps for its backward pass.
 #[derive(Debug)]
 pub(super) struct LayerTape {
-    input: Vec<f32>,                  // (N, D)
-    attention_inverse: Vec<f32>,      // (N)
-    raw_qk: Option<QkNormTape>,       // before the head norms, where there are any
-    query: Vec<f32>,                  // (N, heads x head_dim), rotated
-    key: Vec<f32>,                    // (N, kv heads x head_dim), rotated
-    value: Vec<f32>,                  // (N, kv heads x head_dim)
-    attended: Vec<f32>,               // (N, heads x head_dim)
-    log_sums: Vec<f32>,               // (N, heads)
-    middle: Vec<f32>,                 // (N, D)
-    feed_forward_inverse: Vec<f32>,   // (N)
-    gate: Vec<f32>,                   // (N, F)
-    up: Vec<f32>,                     // (N, F)
+    input: Vec<f32>,                // (N, D)
+    attention_inverse: Vec<f32>,    // (N)
+    raw_qk: Option<QkNormTape>,     // before the head norms, where there are any
+    query: Vec<f32>,                // (N, heads x head_dim), rotated
+    key: Vec<f32>,                  // (N, kv heads x head_dim), rotated
+    value: Vec<f32>,                // (N, kv heads x head_dim)
+    attended: Vec<f32>,             // (N, heads x head_dim)
+    log_sums: Vec<f32>,             // (N, heads)
+    middle: Vec<f32>,               // (N, D)
+    feed_forward_inverse: Vec<f32>, // (N)
+    gate: Vec<f32>,                 // (N, F)
+    up: Vec<f32>,                   // (N, F)
 }
 
 #[derive(Debug)]
@@ -140,7 +140,6 @@ fn at<'a>(gradient: &'a mut [f32], range: &Range<usize>) -> &'a mut [f32] {
 }
 
 /// Returns the gradient with respect to the layer's input. // dy: (N, D)
-#[expect(clippy::too_many_lines, reason = "the backward pass reads best as one page, mirroring the forward pass")]
 pub(super) fn backward(
     config: &ModelConfig,
     weights: &Weights,

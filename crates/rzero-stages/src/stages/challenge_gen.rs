@@ -68,8 +68,10 @@ fn write_questions(context: &StageContext, inputs: &StageInputs<'_>, outputs: &m
     let (mut rollouts, mut challenges) = (outputs.table_writer::<Rollout>()?, outputs.table_writer::<Challenge>()?);
     let mut counts = vec![0u64; ChallengeStatus::ALL.len()];
     policy.complete(context, "challenge-gen", &requests, sampling, &progress, |samples| {
-        let written: Vec<Rollout> =
-            samples.into_iter().map(|sample| rollout(sample, Role::Challenger, |row| context.place.challenge_id(row).to_string())).collect();
+        let written: Vec<Rollout> = samples
+            .into_iter()
+            .map(|sample| rollout(sample, Role::Challenger, |row| context.place.challenge_id(row).to_string()))
+            .collect();
         let read: Vec<Challenge> = written.iter().map(|rollout| challenge(rollout, &rule)).collect::<anyhow::Result<_>>()?;
         for (count, status) in counts.iter_mut().zip(ChallengeStatus::ALL) {
             *count += read.iter().filter(|challenge| challenge.challenge_status == status.as_str()).count() as u64;

@@ -58,13 +58,16 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     run_stage(&context, inputs, |inputs, outputs| step_policy(&context, role, inputs, outputs))
 }
 
-fn step_policy(context: &StageContext, role: Role, inputs: &StageInputs<'_>, outputs: &mut StageOutputs<'_>) -> anyhow::Result<()> {
+fn step_policy(
+    context: &StageContext,
+    role: Role,
+    inputs: &StageInputs<'_>,
+    outputs: &mut StageOutputs<'_>,
+) -> anyhow::Result<()> {
     let started = Instant::now();
     let profile = &context.profile;
     let (settings, length_limit, num_steps) = match role {
-        Role::Challenger => {
-            (&profile.challenger.grpo, profile.challenger.question_sampling.max_tokens, profile.challenger.steps)
-        }
+        Role::Challenger => (&profile.challenger.grpo, profile.challenger.question_sampling.max_tokens, profile.challenger.steps),
         Role::Solver => (&profile.solver.grpo, profile.solver.sampling.max_tokens, profile.solver.steps),
     };
     let (rollouts, scored) = match role {

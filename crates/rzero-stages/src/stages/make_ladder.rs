@@ -3,7 +3,7 @@
 //! Reads the expression rule of a base model's profile and writes one `eval_items` Parquet file. Only questions of the held-out
 //! eighth are drawn, so no ladder shares a question with the corpus of the base model.
 
-use crate::console::{print_product, start_log, Verbosity};
+use crate::console::{Verbosity, print_product, start_log};
 use crate::exit::StageFailure;
 use anyhow::Context;
 use rzero_algo::arithmetic::{ExpressionRule, is_held_out, random_expression};
@@ -92,7 +92,9 @@ fn ladder(rule: &ExpressionRule, seed: u64, per_level: u64, levels: u32) -> anyh
             draws += 1;
             if draws > MAX_DRAWS {
                 let found = seen.len();
-                return Err(StageFailure::usage(format!("level {level} has only {found} problems of the {per_level} asked for")).into());
+                return Err(
+                    StageFailure::usage(format!("level {level} has only {found} problems of the {per_level} asked for")).into()
+                );
             }
             let expression = random_expression(level, rule, &mut stream);
             let question = expression.to_string();

@@ -9,9 +9,7 @@ use crate::interrupt::Interrupt;
 use crate::prompt::Prompt;
 use crate::stages::make_ladder::expression_rule;
 use anyhow::Context;
-use rzero_algo::arithmetic::{
-    ExpressionRule, SlipRule, is_held_out, random_expression, with_slip, worked_lines, worked_text,
-};
+use rzero_algo::arithmetic::{ExpressionRule, SlipRule, is_held_out, random_expression, with_slip, worked_lines, worked_text};
 use rzero_algo::seed::{RandomStream, StreamKey, random_stream, uniform_f64};
 use rzero_io::atomic::write_bytes;
 use rzero_io::layout::Shard;
@@ -149,8 +147,7 @@ fn train_phase(
     for step in 1..=phase.steps {
         interrupt.check()?;
         let documents = corpus.batch(profile.seed, index, step, optimizer.tokens_per_step, &phase.operator_shares)?;
-        let sequences: Vec<Sequence<'_>> =
-            documents.iter().map(|(prompt, completion)| Sequence { prompt, completion }).collect();
+        let sequences: Vec<Sequence<'_>> = documents.iter().map(|(prompt, completion)| Sequence { prompt, completion }).collect();
         let done = training.step(&sequences, step, &settings, interrupt.flag())?;
         loss += done.loss;
         tokens += done.num_tokens;
@@ -221,10 +218,7 @@ impl Corpus<'_> {
             .ok_or_else(|| StageFailure::internal(format!("the corpus drew `{question}`, which has no value")))?;
         if is_challenger {
             let answer = with_slip(value, &self.slip, stream);
-            return Ok((
-                self.challenger_prompt.render("")?,
-                format!("<question>{question}</question>\\boxed{{{answer}}}<eos>"),
-            ));
+            return Ok((self.challenger_prompt.render("")?, format!("<question>{question}</question>\\boxed{{{answer}}}<eos>")));
         }
         let prompt = self.solver_prompt.render(&question)?;
         let (work, answer) = if uniform_f64(stream) < self.settings.worked_share {

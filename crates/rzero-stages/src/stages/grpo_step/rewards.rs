@@ -68,8 +68,7 @@ pub(super) fn challenger(context: &StageContext, inputs: &StageInputs<'_>) -> an
 /// Solver: 1 where the rollout's answer equals the pseudo-label.
 pub(super) fn solver(context: &StageContext, inputs: &StageInputs<'_>) -> anyhow::Result<(Vec<Rollout>, Scored)> {
     let rollouts = inputs.output(Stage::SolveSample)?.read::<Rollout>()?;
-    let curriculum =
-        inputs.output_at(Stage::Filter, curriculum_place(context.place.iteration))?.read::<CurriculumRow>()?;
+    let curriculum = inputs.output_at(Stage::Filter, curriculum_place(context.place.iteration))?.read::<CurriculumRow>()?;
     let labels: BTreeMap<&str, &str> =
         curriculum.iter().map(|row| (row.challenge_id.as_str(), row.pseudo_label.as_str())).collect();
     let rule = answer_rule(&context.profile);

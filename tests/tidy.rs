@@ -191,3 +191,9 @@ fn files(folder: &Path) -> Vec<PathBuf> {
 fn read(path: &Path) -> String {
     std::fs::read_to_string(path).unwrap_or_else(|error| panic!("cannot read {}: {error}", path.display()))
 }
+
+#[test]
+fn schemas_on_disk_are_those_of_the_types() {
+    let output = Command::new(env!("CARGO_BIN_EXE_export-schemas")).current_dir(root()).arg("--check").output().expect("the binary was built");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}

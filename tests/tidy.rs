@@ -194,6 +194,10 @@ fn read(path: &Path) -> String {
 
 #[test]
 fn schemas_on_disk_are_those_of_the_types() {
-    let output = Command::new(env!("CARGO_BIN_EXE_export-schemas")).current_dir(root()).arg("--check").output().expect("the binary was built");
+    let output = Command::new(env!("CARGO_BIN_EXE_export-schemas"))
+        .current_dir(root())
+        .arg("--check")
+        .output()
+        .expect("the binary was built");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }

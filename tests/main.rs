@@ -8,7 +8,7 @@
 //! | `hostile_model.rs` | what becomes of a model that writes nonsense |
 //! | `just.rs` | how the others call `just` |
 //!
-//! `fixtures/` holds inputs with the script that made them, `snapshots/` what commands are expected to print.
+//! `fixtures/` holds inputs and says where they come from, `snapshots/` what commands are expected to print.
 
 #![allow(clippy::unwrap_used, reason = "a test stops where it cannot go on")]
 

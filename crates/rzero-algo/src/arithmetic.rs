@@ -1,7 +1,7 @@
 //! The exact domain: integer expressions of `+`, `-`, `*` and parentheses, whose answers can be computed.
 //!
 //! Nothing here labels training data; self-play does not see these answers. They serve the synthetic corpus of the base model, the
-//! held-out ladder, the rule that a question must parse, and the audit's measure of how true the pseudo-labels are.
+//! held-out ladder, the rule that a question must parse, and the measure of how true the pseudo-labels are.
 
 mod corpus;
 mod expression;

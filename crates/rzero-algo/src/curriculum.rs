@@ -1,7 +1,7 @@
 //! Which questions the Solver trains on, and in what order: the gates of the filter, and the rows of each step.
 //!
-//! The filter stage asks these gates as one query over a table. The functions here ask the same of one row in plain Rust; tests
-//! and the audit hold the two against each other.
+//! The filter stage asks these gates as one query over a table. The functions here ask the same of one row in plain Rust; a
+//! test holds the two against each other.
 
 use crate::seed::{StreamKey, permutation, random_stream};
 use rzero_schema::vocab::DropReason;
@@ -51,12 +51,6 @@ pub fn gate(
     } else {
         None
     }
-}
-
-/// The band `|p - 1/2| <= half_width` as its two ends, cut to [0, 1]. The paper's half width is 0.25.
-#[must_use]
-pub fn band_from_half_width(half_width: f64) -> (f64, f64) {
-    ((0.5 - half_width).max(0.0), (0.5 + half_width).min(1.0))
 }
 
 /// Curriculum rows of a training step, counted from 1.
@@ -110,12 +104,6 @@ mod tests {
         for kept in [3.0 / 10.0, 6.0 / 10.0, 0.1 + 0.2, 0.1 * 6.0] {
             assert_eq!(decide(kept, 0.2), None, "{kept}");
         }
-    }
-
-    #[test]
-    fn the_papers_band_is_a_quarter_either_way() {
-        assert_eq!(band_from_half_width(0.25), (0.25, 0.75));
-        assert_eq!(band_from_half_width(0.7), (0.0, 1.0));
     }
 
     #[test]

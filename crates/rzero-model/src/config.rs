@@ -1,7 +1,7 @@
 //! config.json of a Hugging Face model folder, read into the switches that this project's transformer has.
 //!
 //! Llama: no biases, no q/k norm. Qwen2: biases on q, k and v. Qwen3: RMS norm on each head of q and k, `head_dim` of its own.
-//! An architecture or option that is not served is an error that names it, never a silent default.
+//! An architecture or option that is not served is an error that names it. Where `rope_theta` is left out it is 10000, as transformers has it.
 
 use crate::error::ModelError;
 use serde::Deserialize;
@@ -70,6 +70,7 @@ struct RawConfig {
     rms_norm_eps: f64,
     rope_theta: Option<f64>,
     rope_scaling: Option<Value>,
+    rope_parameters: Option<Value>,
     max_position_embeddings: usize,
     #[serde(default)]
     tie_word_embeddings: bool,
@@ -113,6 +114,7 @@ impl ModelConfig {
         };
         let refusals = [
             (raw.rope_scaling.as_ref().is_some_and(|value| !value.is_null()), "rope_scaling"),
+            (raw.rope_parameters.as_ref().is_some_and(|value| !value.is_null()), "rope_parameters (name rope_theta instead)"),
             (raw.mlp_bias, "mlp_bias"),
             (raw.use_sliding_window, "use_sliding_window"),
             (family != Family::Qwen2 && raw.attention_bias, "attention_bias"),

@@ -10,6 +10,7 @@ use tokenizers::Tokenizer as Inner;
 pub struct Tokenizer {
     inner: Inner,
     path: PathBuf,
+    specials: Vec<String>,
 }
 
 /// Tokens as text.
@@ -29,7 +30,12 @@ impl Tokenizer {
     pub fn read(folder: &Path) -> Result<Self, ModelError> {
         let path = folder.join("tokenizer.json");
         match Inner::from_file(&path) {
-            Ok(inner) => Ok(Self { inner, path }),
+            Ok(inner) => {
+                let mut specials: Vec<String> =
+                    inner.get_added_tokens_decoder().into_values().filter(|token| token.special).map(|token| token.content).collect();
+                specials.sort_unstable();
+                Ok(Self { inner, path, specials })
+            }
             Err(error) => Err(ModelError::Tokenizer { path, problem: error.to_string() }),
         }
     }
@@ -54,10 +60,11 @@ impl Tokenizer {
         Decoded { text, is_valid_utf8 }
     }
 
-    /// The id of a token by its text.
+    /// Whether a text spells out a special token. In a prompt it would become that token, and whoever wrote it would
+    /// have written a part of the prompt.
     #[must_use]
-    pub fn token(&self, text: &str) -> Option<u32> {
-        self.inner.token_to_id(text)
+    pub fn holds_special_token(&self, text: &str) -> bool {
+        self.specials.iter().any(|special| text.contains(special.as_str()))
     }
 }
 
@@ -119,7 +126,7 @@ mod tests {
         assert_eq!(tokens[..6], [1, 4, 5, 10, 11, 19]);
         assert_eq!(tokens.len(), 3 + 8 + 1 + 9 + 1 + 2 + 1);
         assert_eq!(tokenizer.decode(&tokens), Decoded { text: text.to_owned(), is_valid_utf8: true });
-        assert_eq!(tokenizer.token("<eos>"), Some(2));
+        assert!(tokenizer.holds_special_token("1+<eos>2") && !tokenizer.holds_special_token("<question>\\boxed{2}</question>"));
     }
 
     #[test]

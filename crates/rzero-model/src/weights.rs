@@ -152,9 +152,16 @@ impl Weights {
     /// # Errors
     /// When a file is missing or broken, or a tensor is missing, has another shape or an unsupported type.
     pub fn read(folder: &Path) -> Result<Self, ModelError> {
-        let mut model = Self::zeros(ModelConfig::read(folder)?);
+        let config = ModelConfig::read(folder)?;
         let path = folder.join("model.safetensors");
         let bytes = std::fs::read(&path).map_err(|source| ModelError::Io { path: path.clone(), source })?;
+        // A configuration may claim any size; memory is taken for what the file can hold only.
+        let asked = Layout::new(&config).num_parameters();
+        if asked > bytes.len() / 4 {
+            let problem = format!("its configuration asks for {asked} parameters, the file has {} bytes", bytes.len());
+            return Err(ModelError::Weights { path, problem });
+        }
+        let mut model = Self::zeros(config);
         model.fill(&bytes).map_err(|problem| ModelError::Weights { path, problem })?;
         Ok(model)
     }

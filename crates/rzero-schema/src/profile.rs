@@ -143,7 +143,7 @@ pub struct GrpoSettings {
     pub mask_truncated: bool,
     /// Rollouts of an optimiser update; the rollouts of a step are cut into updates of this size, 0 takes them all at once.
     pub update_batch: usize,
-    /// Tokens of a micro-batch, padding included. Changes memory and speed, not results beyond rounding.
+    /// Tokens of a micro-batch, prompts included. Changes memory and speed, not results beyond rounding.
     pub micro_batch_tokens: usize,
     /// Decay of the exponential moving average of the weights over steps; 0 publishes the last step's weights.
     pub weight_ema: f64,
@@ -308,6 +308,7 @@ impl Profile {
         }
         range("solver.num_questions", self.solver.num_questions, |v| v >= 1, at_least_one)?;
         range("solver.group_size", self.solver.group_size, |v| v >= 2, "at least 2")?;
+        range("eval.num_samples", self.eval.num_samples, |v| v >= 1, at_least_one)?;
         range("eval.bootstrap_resamples", self.eval.bootstrap_resamples, |v| v >= 1, at_least_one)?;
         self.challenger.question_sampling.check()?;
         self.challenger.answer_sampling.check()?;
@@ -322,7 +323,7 @@ impl Profile {
 
 impl SamplingSettings {
     fn check(&self) -> Result<(), ProfileError> {
-        range("sampling.temperature", self.temperature, |v| (0.0..=100.0).contains(&v), "from 0 to 100")?;
+        range("sampling.temperature", self.temperature, |v| v == 0.0 || (1e-3..=100.0).contains(&v), "0, or from 0.001 to 100")?;
         range("sampling.top_p", self.top_p, |v| v > 0.0 && v <= 1.0, "more than 0 and at most 1")?;
         range("sampling.max_tokens", self.max_tokens, |v| (1..=1_000_000).contains(&v), "from 1 to 1000000")
     }

@@ -47,7 +47,7 @@ pub enum TableError {
     },
 }
 
-/// One column as `schemas/` and `look` show it.
+/// One column as `schemas/` shows it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Column {
     /// Name, snake_case, unit last.

@@ -131,6 +131,8 @@ vocabulary! {
         QuestionTooLong = "question_too_long",
         /// No balanced boxed answer after the question.
         NoBoxedAnswer = "no_boxed_answer",
+        /// The question spells out a special token of the tokenizer, such as an end of turn.
+        SpecialToken = "special_token",
         /// The domain's own rule refuses the question, for instance an expression that does not parse.
         NotInDomain = "not_in_domain",
         /// The token bytes are not valid UTF-8.

@@ -2,6 +2,7 @@
 
 use crate::console::Progress;
 use crate::context::StageContext;
+use crate::exit::StageFailure;
 use crate::interrupt::Interrupted;
 use rzero_algo::seed::{StreamKey, random_stream};
 use rzero_model::decoder::Decoder;
@@ -55,6 +56,12 @@ impl Policy {
         Ok(Self { weights: Weights::read(folder)?, tokenizer: Tokenizer::read(folder)? })
     }
 
+    /// Whether a text spells out a special token of this model.
+    #[must_use]
+    pub fn holds_special_token(&self, text: &str) -> bool {
+        self.tokenizer.holds_special_token(text)
+    }
+
     /// Completes every request and hands the results over in order, some requests at a time.
     ///
     /// `purpose` separates the random streams of stages that share a place.
@@ -72,8 +79,17 @@ impl Policy {
     ) -> anyhow::Result<()> {
         let prompts: Vec<Vec<u32>> =
             requests.iter().map(|request| self.tokenizer.encode(&request.prompt)).collect::<Result<_, _>>()?;
+        let positions = self.weights.config.max_positions;
+        for (request, prompt) in requests.iter().zip(&prompts) {
+            if prompt.is_empty() || prompt.len() >= positions {
+                let row = request.samples.first().map_or(0, |(row, _)| *row);
+                let message = format!("the prompt of row {row} has {} tokens, the model has {positions} positions", prompt.len());
+                let hint = "shorten the prompt template, or keep long questions out (domain.max_question_chars)";
+                return Err(StageFailure::input(message).hint(hint).into());
+            }
+        }
         let longest = prompts.iter().map(Vec::len).max().unwrap_or(0) + sampling.max_tokens;
-        let decoder = Decoder::new(&self.weights, longest.min(self.weights.config.max_positions));
+        let decoder = Decoder::new(&self.weights, longest.min(positions));
         let (started, tokens) = (Instant::now(), AtomicU64::new(0));
         let on_completion = |count: usize| {
             let tokens = tokens.fetch_add(count as u64, Ordering::Relaxed) + count as u64;

@@ -36,6 +36,7 @@ pub fn logprobs(weights: &Weights, batches: &[MicroBatch], interrupt: &AtomicBoo
 ///
 /// `token_slopes(index, logprobs)` is told the micro-batch and what the policy gives its tokens; it returns the derivative of the
 /// loss with respect to each log-probability, and anything it wants to keep. The gradient is that of the sum of all losses.
+/// `on_tokens` is told how many completion tokens a finished micro-batch had.
 ///
 /// # Errors
 /// When interrupted.
@@ -43,6 +44,7 @@ pub fn accumulate<T: Send>(
     weights: &Weights,
     batches: &[MicroBatch],
     interrupt: &AtomicBool,
+    on_tokens: &(dyn Fn(usize) + Sync),
     token_slopes: impl Fn(usize, &TokenLogprobs) -> (Vec<f32>, T) + Sync,
 ) -> Result<(Vec<f32>, Vec<T>), TrainError> {
     let model = training_model(weights, batches);
@@ -60,6 +62,7 @@ pub fn accumulate<T: Send>(
                 let (slopes, keep) = token_slopes(*index, &logprobs);
                 let mut gradient = vec![0f32; weights.values.len()];
                 model.backward(weights, &batch.packed, tape, &slopes, &mut gradient);
+                on_tokens(batch.packed.targets.len());
                 (gradient, keep)
             })
             .collect();

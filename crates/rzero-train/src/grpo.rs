@@ -68,7 +68,7 @@ pub struct GrpoTimings {
 }
 
 /// The fixed parts of a step.
-#[derive(Debug, Clone, Copy)]
+#[derive(Clone, Copy)]
 pub struct GrpoStep<'a> {
     /// Loss and optimiser.
     pub settings: &'a GrpoSettings,
@@ -80,6 +80,8 @@ pub struct GrpoStep<'a> {
     pub reference: &'a Weights,
     /// Set from outside to stop early; the weights are then half updated and must be thrown away.
     pub interrupt: &'a AtomicBool,
+    /// Told how many completion tokens have gone forward and backward.
+    pub on_tokens: &'a (dyn Fn(usize) + Sync),
 }
 
 /// Sums over tokens that become [`GrpoMetrics`].
@@ -158,7 +160,7 @@ pub fn grpo_step(
         timings.reference += clock.elapsed();
 
         let clock = Instant::now();
-        let (mut gradient, kept) = accumulate(weights, &batches, step.interrupt, |index, new| {
+        let (mut gradient, kept) = accumulate(weights, &batches, step.interrupt, step.on_tokens, |index, new| {
             let reference = reference.as_ref().map(|all| all[index].logprobs.as_slice());
             slopes(&batches[index], samples, &token_weight, new, reference, settings)
         })?;

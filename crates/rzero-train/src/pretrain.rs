@@ -121,7 +121,7 @@ impl Pretraining {
             return Err(TrainError::NoTokens);
         }
         let slope = -1.0 / num_tokens as f32;
-        let (mut gradient, losses) = accumulate(&self.weights, &batches, interrupt, |_, result| {
+        let (mut gradient, losses) = accumulate(&self.weights, &batches, interrupt, &|_| (), |_, result| {
             let loss: f64 = result.logprobs.iter().map(|logprob| -f64::from(*logprob)).sum();
             (vec![slope; result.logprobs.len()], loss)
         })?;

@@ -72,7 +72,7 @@ fn write_questions(context: &StageContext, inputs: &StageInputs<'_>, outputs: &m
             .into_iter()
             .map(|sample| rollout(sample, Role::Challenger, |row| context.place.challenge_id(row).to_string()))
             .collect();
-        let read: Vec<Challenge> = written.iter().map(|rollout| challenge(rollout, &rule)).collect::<anyhow::Result<_>>()?;
+        let read: Vec<Challenge> = written.iter().map(|rollout| challenge(rollout, &rule, &policy)).collect::<anyhow::Result<_>>()?;
         for (count, status) in counts.iter_mut().zip(ChallengeStatus::ALL) {
             *count += read.iter().filter(|challenge| challenge.challenge_status == status.as_str()).count() as u64;
         }
@@ -104,12 +104,16 @@ pub(crate) fn rollout(sample: PolicySample, role: Role, challenge_id: impl Fn(u6
     }
 }
 
-fn challenge(rollout: &Rollout, rule: &QuestionRule) -> anyhow::Result<Challenge> {
+fn challenge(rollout: &Rollout, rule: &QuestionRule, policy: &Policy) -> anyhow::Result<Challenge> {
     let finish = finish_reason(rollout)?;
     let read = if rollout.is_valid_utf8 {
         well_formed_challenge(&rollout.completion, finish, rule)
     } else {
         Err(ChallengeStatus::InvalidUtf8)
+    };
+    let read = match read {
+        Ok(read) if policy.holds_special_token(&read.question) => Err(ChallengeStatus::SpecialToken),
+        read => read,
     };
     let status = read.as_ref().err().copied().unwrap_or(ChallengeStatus::Ok);
     let (question, proposed_answer) = read.ok().map(|read| (read.question, read.proposed_answer)).unzip();

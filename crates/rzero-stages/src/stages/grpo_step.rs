@@ -8,6 +8,7 @@ mod rewards;
 
 use crate::answers::finish_reason;
 use crate::args::{CommonArgs, EXIT_CODES_HELP};
+use crate::console::Progress;
 use crate::context::StageContext;
 use crate::exit::StageFailure;
 use crate::frame::run_stage;
@@ -76,13 +77,21 @@ fn step_policy(
     };
     let mut weights = Weights::read(inputs.path("policy")?)?;
     let reference = Weights::read(inputs.path("reference")?)?;
+    if reference.config != weights.config {
+        let message = "the policy and the checkpoint it is held to are models of different sizes".to_owned();
+        return Err(StageFailure::input(message).hint("the base model was probably exchanged; begin a new run directory").into());
+    }
     let mut state = read_state(context, inputs, &weights, settings)?;
     let samples = samples(&rollouts, &scored.rows)?;
     let reward_time = started.elapsed();
 
     let learning_rate =
         settings.learning_rate * settings.learning_rate_decay.powi(context.place.iteration.saturating_sub(1) as i32);
-    let step = GrpoStep { settings, learning_rate, length_limit, reference: &reference, interrupt: context.interrupt.flag() };
+    let num_tokens: usize = samples.iter().map(|sample| sample.sequence.completion.len()).sum();
+    let progress = Progress::start("updating", num_tokens as u64, "tokens");
+    let on_tokens = |count: usize| progress.advance(count as u64);
+    let interrupt = context.interrupt.flag();
+    let step = GrpoStep { settings, learning_rate, length_limit, reference: &reference, interrupt, on_tokens: &on_tokens };
     let (figures, timings) = grpo_step(&mut weights, &mut state.adam, &samples, &step).map_err(|error| match error {
         TrainError::Interrupted | TrainError::Model(ModelError::Interrupted) => anyhow::Error::from(Interrupted),
         other => other.into(),

@@ -21,7 +21,7 @@ run := "data/runs" / profile
 # Keys of the profile to replace, split by `;`, for example "seed=2;solver.grpo.kl_coef=0"
 set := ""
 
-# Into how many processes the stages that can be cut are cut. Does not change a row.
+# Into how many processes the stages that can be cut are cut, from 1. Does not change a row. A run keeps the number it began with.
 shards := "1"
 
 # Threads of a stage. Does not change a byte.
@@ -43,7 +43,7 @@ export RZERO_SHARDS := shards
 export RZERO_JUST := just_executable()
 
 # Tests say themselves which run they mean.
-without_run := "env -u RZERO_RUN -u RZERO_PROFILE -u RZERO_SET -u RZERO_THREADS -u RUST_LOG"
+without_run := "env -u RZERO_RUN -u RZERO_PROFILE -u RZERO_SET -u RZERO_THREADS -u RZERO_ROOT -u RZERO_LOG -u RZERO_INDEX_BASE -u SHARD_INDEX -u NUM_SHARDS -u RUST_LOG"
 
 # This program once more, with the same variables.
 again := quote(just_executable()) + " --justfile " + quote(justfile()) + " profile=" + quote(profile) + " run=" + quote(run) + " set=" + quote(set) + " shards=" + quote(shards) + " threads=" + quote(threads) + " bin=" + quote(bin)

@@ -5,6 +5,34 @@
 #
 # With RZERO_PLAN set, commands are printed and not run.
 
+# Recipes say themselves which shard a stage is; what a scheduler left in the environment is not meant for them.
+unset SHARD_INDEX NUM_SHARDS RZERO_INDEX_BASE
+
+if [[ ! $RZERO_SHARDS =~ ^[1-9][0-9]*$ ]]; then
+    echo "error: \`$RZERO_SHARDS\` is no number of shards" >&2
+    echo "hint: shards counts from 1, for example shards=4" >&2
+    exit 2
+fi
+
+# require_number WHAT TEXT
+require_number() {
+    if [[ ! $2 =~ ^(0|[1-9][0-9]*)$ ]]; then
+        echo "error: \`$2\` is no $1" >&2
+        exit 2
+    fi
+}
+
+# A profile of this name, for a run: those of base models are for \`just pretrain\`.
+require_profile() {
+    if [[ ! -f $RZERO_PROFILE || $RZERO_PROFILE == *-base.toml ]]; then
+        local names
+        names=$(find pipelines/profiles -name '*.toml' ! -name '*-base.toml' | sed 's|.*/||; s|\.toml$||' | sort | paste -sd ' ')
+        echo "error: no profile of a run is called \`$1\`" >&2
+        echo "hint: choose one of: $names" >&2
+        exit 2
+    fi
+}
+
 stage() {
     if [[ -n ${RZERO_PLAN:-} ]]; then
         echo "$*"
@@ -48,6 +76,7 @@ manifests_under() {
 
 # begin_phase ITERATION PHASE ... end_phase: one line with the seconds, unless all of it was there already.
 begin_phase() {
+    require_number iteration "$1"
     phase_title="iteration $1  $2"
     phase_folder=$(printf '%s/iter-%03d/%s' "$RZERO_RUN" "$1" "$2")
     phase_before=$(manifests_under "$phase_folder")

@@ -26,6 +26,37 @@ fn shards_and_overrides_reach_the_plan() {
 }
 
 #[test]
+fn what_is_typed_wrong_is_told_before_anything_is_built() {
+    for (arguments, expected) in [
+        (["profile=nope", "iterate"].as_slice(), "choose one of: paper smoke tiny"),
+        (&["profile=tiny-base", "iterate"], "no profile of a run is called `tiny-base`"),
+        (&["profile=smoke", "iterate", "03"], "`03` is no number of iterations"),
+        (&["profile=smoke", "plan", "-1"], "`-1` is no number of iterations"),
+        (&["profile=smoke", "shards=0", "plan", "1"], "`0` is no number of shards"),
+        (&["profile=smoke", "solver-phase", "x[0]"], "`x[0]` is no iteration"),
+    ] {
+        let output = just().args(arguments).output().expect("just is installed");
+        let text = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.code() == Some(2) && text.contains(expected), "{arguments:?}: {text}");
+        assert!(!text.contains("Compiling"), "{text}");
+    }
+}
+
+/// Runs that differ from the plain one lie beside it, under a name that says from which profile.
+#[test]
+fn ablations_and_seeds_have_folders_of_their_own_and_keep_what_is_set() {
+    let shown = |arguments: &[&str]| {
+        let output = just().env("JUST_DRY_RUN", "true").args(arguments).output().expect("just is installed");
+        String::from_utf8_lossy(&output.stderr).into_owned()
+    };
+    assert!(shown(&["ablation", "no-filter"]).contains("folder='data/runs/no-filter'"));
+    assert!(shown(&["profile=smoke", "ablation", "no-filter"]).contains("folder='data/runs/smoke-no-filter'"));
+    assert!(shown(&["run=mine", "ablation", "no-filter"]).contains("folder='mine'"));
+    assert!(shown(&["profile=smoke", "seeds"]).contains("before='data/runs/smoke-seed'"));
+    assert!(shown(&["seeds"]).contains("set=\"${RZERO_SET:+$RZERO_SET;}seed=$seed\" run=\"$before-$seed\""));
+}
+
+#[test]
 fn a_run_without_binaries_says_how_to_build_them() {
     let output = just().args(["bin=target/nowhere", "plan", "1"]).output().expect("just is installed");
     let text = String::from_utf8_lossy(&output.stderr).into_owned();

@@ -123,6 +123,17 @@ fn every_profile_parses_and_names_files_that_exist() {
             (profile.name, [profile.challenger_prompt, profile.solver_prompt])
         } else {
             let profile = Profile::from_toml(&text, &[]).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+            // The model of `paper` is not part of this project.
+            if stem != "paper" {
+                let model = root().join(&profile.model.path);
+                for path in ["config.json", "tokenizer.json"]
+                    .map(|name| model.join(name))
+                    .into_iter()
+                    .chain([root().join(&profile.eval.items)])
+                {
+                    assert!(path.is_file(), "{stem} needs {}, which is not there", path.display());
+                }
+            }
             (profile.name, [profile.domain.challenger_prompt, profile.domain.solver_prompt])
         };
         assert_eq!(name, stem, "a profile bears the name of its file");

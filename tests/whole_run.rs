@@ -59,13 +59,13 @@ fn undisturbed() -> &'static (tempfile::TempDir, BTreeMap<PathBuf, Vec<u8>>) {
     })
 }
 
-fn assert_same_files(actual: &BTreeMap<PathBuf, Vec<u8>>, expected: &BTreeMap<PathBuf, Vec<u8>>) {
+fn assert_same_files(actual: &BTreeMap<PathBuf, Vec<u8>>, expected: &BTreeMap<PathBuf, Vec<u8>>, what: &str) {
     let only_in = |left: &BTreeMap<PathBuf, Vec<u8>>, right: &BTreeMap<PathBuf, Vec<u8>>| -> Vec<PathBuf> {
         left.keys().filter(|path| !right.contains_key(*path)).cloned().collect()
     };
-    assert_eq!((only_in(actual, expected), only_in(expected, actual)), (vec![], vec![]));
+    assert_eq!((only_in(actual, expected), only_in(expected, actual)), (vec![], vec![]), "{what}");
     for (path, bytes) in actual {
-        assert!(*bytes == expected[path], "{} differs", path.display());
+        assert!(*bytes == expected[path], "{what}: {} differs", path.display());
     }
 }
 
@@ -74,7 +74,8 @@ fn a_run_killed_at_ten_random_moments_ends_with_the_bytes_of_an_undisturbed_one(
     let (_, expected) = undisturbed();
     let folder = tempfile::tempdir().unwrap();
     let run = folder.path().join("run");
-    let mut state = u64::from(std::process::id());
+    let seed = u64::from(std::process::id());
+    let mut state = seed;
     let mut num_killed = 0;
     for _ in 0..10 {
         state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
@@ -85,9 +86,10 @@ fn a_run_killed_at_ten_random_moments_ends_with_the_bytes_of_an_undisturbed_one(
         let status = child.wait().unwrap();
         num_killed += u32::from(is_sent && !status.success());
     }
-    assert!(num_killed >= 3, "only {num_killed} runs were still at work when they were killed");
-    finish(smoke(&run, 1, 2));
-    assert_same_files(&lasting_files(&run), expected);
+    assert!(num_killed >= 3, "seed {seed}: only {num_killed} runs were still at work when they were killed");
+    let output = smoke(&run, 1, 2).output().expect("just is installed");
+    assert!(output.status.success(), "killed by seed {seed}: {}", String::from_utf8_lossy(&output.stderr));
+    assert_same_files(&lasting_files(&run), expected, &format!("killed by seed {seed}"));
 }
 
 #[test]
@@ -152,7 +154,7 @@ fn shards_and_threads_change_no_row_and_no_checkpoint() {
     };
     let actual = of_one_process(&lasting_files(&run));
     assert!(actual.len() > 20);
-    assert_same_files(&actual, &of_one_process(expected));
+    assert_same_files(&actual, &of_one_process(expected), "in three shards");
 }
 
 #[test]
@@ -160,5 +162,5 @@ fn the_threads_of_a_run_change_no_byte() {
     let folder = tempfile::tempdir().unwrap();
     let run = folder.path().join("run");
     finish(smoke(&run, 1, 2));
-    assert_same_files(&lasting_files(&run), &undisturbed().1);
+    assert_same_files(&lasting_files(&run), &undisturbed().1, "on two threads");
 }

@@ -33,6 +33,14 @@ pub enum IoError {
         /// What the decoder said.
         problem: String,
     },
+    /// The same of a file that others wrote.
+    #[error("{} is no readable parquet file: {problem}", path.display())]
+    ForeignParquet {
+        /// The file.
+        path: PathBuf,
+        /// What the decoder said.
+        problem: String,
+    },
     /// Rows could not be encoded.
     #[error("cannot encode rows of table `{table}` for {}: {problem}", path.display())]
     Encode {
@@ -97,6 +105,14 @@ pub enum IoError {
         /// The file.
         path: PathBuf,
         /// What is wrong with it.
+        problem: String,
+    },
+    /// A manifest that is empty, cut short or overwritten with something else.
+    #[error("{} is no whole manifest: {problem}", path.display())]
+    TornManifest {
+        /// The file.
+        path: PathBuf,
+        /// What the decoder said.
         problem: String,
     },
     /// A stage has no finished output at the place asked for.
@@ -243,6 +259,10 @@ impl IoError {
             Self::Parquet { .. } | Self::SizeDiffers { .. } | Self::DigestDiffers { .. } | Self::RowsDiffer { .. } => {
                 "the file is damaged or was changed by hand: remove it with its manifest and rerun the stage that wrote it"
                     .to_owned()
+            }
+            Self::ForeignParquet { .. } => "fetch or export the file anew, or name another one in the profile".to_owned(),
+            Self::TornManifest { .. } => {
+                "a crash or a full disk leaves such a file: rerun the stage that wrote it, which makes its output anew".to_owned()
             }
             Self::MissingFile { manifest, .. } => {
                 format!("restore the file, or remove {} and rerun its stage", manifest.display())

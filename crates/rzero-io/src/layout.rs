@@ -13,6 +13,9 @@ use rzero_schema::vocab::{Phase, Stage};
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+/// Name of every checkpoint folder of a run.
+pub const CHECKPOINT: &str = "checkpoint";
+
 /// Which part of a stage's work a process does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Shard {
@@ -89,7 +92,7 @@ impl RunLayout {
     /// The checkpoint that a training step leaves.
     #[must_use]
     pub fn step_checkpoint(&self, place: Place) -> PathBuf {
-        self.stage_folder(Stage::GrpoStep, place).join("checkpoint")
+        self.stage_folder(Stage::GrpoStep, place).join(CHECKPOINT)
     }
 
     /// The optimiser state that a training step leaves.
@@ -101,7 +104,7 @@ impl RunLayout {
     /// The checkpoint that a phase leaves after its last step.
     #[must_use]
     pub fn phase_checkpoint(&self, iteration: u32, phase: Phase) -> PathBuf {
-        self.phase_folder(iteration, phase).join("checkpoint")
+        self.phase_folder(iteration, phase).join(CHECKPOINT)
     }
 
     /// Where training left the checkpoint in `folder`: its iteration and phase, and its step unless it is the phase's last.
@@ -112,11 +115,23 @@ impl RunLayout {
         let (iteration, rest) = relative.strip_prefix("iter-")?.split_once('/')?;
         let (phase, rest) = rest.split_once('/')?;
         let (iteration, phase) = (iteration.parse().ok()?, phase.parse().ok()?);
-        if rest == "checkpoint" {
+        if rest == CHECKPOINT {
             return Some((iteration, phase, None));
         }
         let step = rest.strip_prefix("step-")?.split_once('/')?.0.parse().ok()?;
         (self.step_checkpoint(Place { iteration, phase, step }) == folder).then_some((iteration, phase, Some(step)))
+    }
+
+    /// The stage in whose folder a path lies, and where in the run; `None` for a path in no such folder.
+    #[must_use]
+    pub fn stage_origin(&self, path: &Path) -> Option<(Stage, Place)> {
+        let relative = self.relative(path)?;
+        let mut parts = relative.strip_prefix("iter-")?.split('/').peekable();
+        let (iteration, phase) = (parts.next()?.parse().ok()?, parts.next()?.parse().ok()?);
+        let step = parts.next_if(|part| part.starts_with("step-"));
+        let step = step.map_or(Some(0), |part| part.strip_prefix("step-")?.parse().ok())?;
+        let (stage, place) = (parts.next()?.parse().ok()?, Place { iteration, phase, step });
+        parts.next().filter(|_| path.starts_with(self.stage_folder(stage, place))).map(|_| (stage, place))
     }
 
     /// A path as records name it: relative to the run, with `/` between its parts. `None` outside the run.
@@ -178,6 +193,12 @@ mod tests {
         assert_eq!(origin(&layout.phase_checkpoint(2, Phase::Challenger)), Some((2, Phase::Challenger, None)));
         assert_eq!(origin(Path::new("/models/base")), None);
         assert_eq!(origin(&layout.stage_folder(Stage::GrpoStep, step)), None);
+        let of_stage = |path: &Path| layout.stage_origin(path);
+        assert_eq!(of_stage(&layout.step_optimizer(step)), Some((Stage::GrpoStep, step)));
+        assert_eq!(of_stage(&layout.step_checkpoint(step).join("config.json")), Some((Stage::GrpoStep, step)));
+        assert_eq!(of_stage(&manifest), Some((Stage::Filter, curriculum)));
+        assert_eq!(of_stage(&layout.phase_checkpoint(2, Phase::Solver).join("config.json")), None);
+        assert_eq!(of_stage(&layout.run_record()), None);
         for name in ["manifest-0-of-1.json", "manifest-00001-of-00001.json", "manifest.json", "labels-00000-of-00001.json"] {
             assert_eq!(shard_of_manifest(name), None);
         }

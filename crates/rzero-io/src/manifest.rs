@@ -1,7 +1,8 @@
 //! Manifests on disk. A part without a manifest does not exist; a manifest whose fingerprint does not follow from it is not believed.
 
-use crate::atomic::write_bytes_exclusive;
+use crate::atomic::{digest_file, write_bytes, write_bytes_exclusive};
 use crate::error::{IoError, Result};
+use crate::layout::RunLayout;
 use rzero_schema::manifest::{MANIFEST_VERSION, Manifest};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -38,13 +39,24 @@ pub fn fingerprint(manifest: &Manifest) -> String {
     hasher.finalize().to_hex().to_string()
 }
 
-/// Publishes a manifest. When one with the same fingerprint is there already, that one stays and all is well.
+/// Publishes a manifest.
+///
+/// When one with the same fingerprint is there already, two processes did the same work at once, and each file is of whichever wrote
+/// it last: then the manifest is replaced by one that describes the files as they lie there. All files of both are written by now,
+/// since a process writes its manifest after them.
 ///
 /// # Errors
 /// [`IoError::AlreadyExists`] when the manifest there was made from something else.
-pub fn write_manifest(path: &Path, manifest: &Manifest) -> Result<()> {
+pub fn write_manifest(layout: &RunLayout, path: &Path, manifest: &Manifest) -> Result<()> {
     match write_bytes_exclusive(path, &to_json(manifest)) {
-        Err(IoError::AlreadyExists { path }) if read_manifest(&path)?.fingerprint == manifest.fingerprint => Ok(()),
+        Err(IoError::AlreadyExists { path }) if read_manifest(&path)?.fingerprint == manifest.fingerprint => {
+            let mut actual = manifest.clone();
+            for record in &mut actual.outputs {
+                let digest = digest_file(&layout.absolute(&record.path))?;
+                (record.digest, record.num_bytes) = (digest.digest, digest.num_bytes);
+            }
+            write_bytes(&path, &to_json(&actual)).map(drop)
+        }
         result => result.map(drop),
     }
 }
@@ -52,10 +64,12 @@ pub fn write_manifest(path: &Path, manifest: &Manifest) -> Result<()> {
 /// Reads a manifest and checks its version and its fingerprint.
 ///
 /// # Errors
-/// When it is no manifest, has another version, or was edited.
+/// [`IoError::TornManifest`] when it is no JSON, as one that is empty or cut short; else when it is no manifest, has another version, or was edited.
 pub fn read_manifest(path: &Path) -> Result<Manifest> {
     let refuse = |problem: String| IoError::Record { path: path.to_owned(), problem };
-    let value: serde_json::Value = read_json(path)?;
+    let bytes = std::fs::read(path).map_err(IoError::file("read", path))?;
+    let value: serde_json::Value = serde_json::from_slice(&bytes)
+        .map_err(|error| IoError::TornManifest { path: path.to_owned(), problem: error.to_string() })?;
     match value.get("manifest_version").and_then(serde_json::Value::as_u64) {
         Some(version) if version == u64::from(MANIFEST_VERSION) => {}
         Some(version) => {

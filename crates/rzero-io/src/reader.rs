@@ -42,7 +42,12 @@ pub fn stream_table<T: Table>(path: &Path, batch_rows: usize) -> Result<TableStr
 /// # Errors
 /// When the file is damaged, lacks a column, or holds a value that cannot be converted.
 pub fn read_foreign_table<T: Table>(path: &Path) -> Result<Vec<T>> {
-    collect(TableStream::new(path, open(path)?, WHOLE_READ_ROWS, Origin::Foreign)?)
+    open(path).and_then(|builder| collect(TableStream::new(path, builder, WHOLE_READ_ROWS, Origin::Foreign)?)).map_err(|error| {
+        match error {
+            IoError::Parquet { path, problem } => IoError::ForeignParquet { path, problem },
+            other => other,
+        }
+    })
 }
 
 /// The `rzero.*` entries of a Parquet footer, by key: what a stray file says of itself.

@@ -143,10 +143,10 @@ fn a_manifest_is_believed_only_as_written() {
     let path = run.manifest(0, 1);
     let manifest = read_manifest(&path).unwrap();
     // The same again is fine, another one is refused.
-    write_manifest(&path, &manifest).unwrap();
+    write_manifest(&run.layout, &path, &manifest).unwrap();
     let mut other = manifest.clone();
     other.fingerprint = "other".to_owned();
-    assert!(matches!(write_manifest(&path, &other), Err(IoError::AlreadyExists { .. })));
+    assert!(matches!(write_manifest(&run.layout, &path, &other), Err(IoError::AlreadyExists { .. })));
 
     let text = fs::read_to_string(&path).unwrap();
     for (from, to, expected) in [
@@ -154,13 +154,30 @@ fn a_manifest_is_believed_only_as_written() {
         ("\"manifest_version\": 1", "\"manifest_version\": 99", "manifest version 99"),
         ("\"threads\"", "\"surprise\": 1,\n  \"threads\"", "unknown field `surprise`"),
         ("\"manifest_version\": 1,", "", "it has no `manifest_version`"),
-        ("{", "", "is no valid record"),
+        ("{", "", "is no whole manifest"),
     ] {
         assert!(text.contains(from));
         fs::write(&path, text.replacen(from, to, 1)).unwrap();
         let error = run.open().unwrap_err().to_string();
         assert!(error.contains(expected) && error.contains("manifest-00000-of-00001.json"), "{error}");
     }
+    for torn in ["", &text[..text.len() / 2]] {
+        fs::write(&path, torn).unwrap();
+        assert!(matches!(run.open(), Err(IoError::TornManifest { .. })));
+    }
+}
+
+#[test]
+fn of_two_processes_on_one_shard_the_manifest_describes_what_lies_there() {
+    let run = Run::with_shards(1);
+    let path = run.manifest(0, 1);
+    let manifest = read_manifest(&path).unwrap();
+    // The other process has replaced the part since, with the same rows in other bytes.
+    let part = run.part(0, 1);
+    fs::write(&part, "other bytes").unwrap();
+    assert!(matches!(run.open(), Err(IoError::SizeDiffers { .. })));
+    write_manifest(&run.layout, &path, &manifest).unwrap();
+    run.open().unwrap().verify_digests().unwrap();
 }
 
 #[test]

@@ -125,6 +125,10 @@ fn a_foreign_file_is_refused_unless_asked_for() {
     assert!(error.contains("`level`") && error.contains("items.parquet"), "{error}");
     let error = read_foreign_table::<Label>(&path).unwrap_err().to_string();
     assert!(error.contains("lacks column `challenge_id`"), "{error}");
+    // What others wrote is never ours to remove.
+    fs::write(&path, "no parquet").unwrap();
+    let hint = read_foreign_table::<EvalItem>(&path).unwrap_err().hint().unwrap();
+    assert!(!hint.contains("remove"), "{hint}");
 }
 
 #[test]

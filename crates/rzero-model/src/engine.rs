@@ -185,7 +185,9 @@ fn run_worker(
             };
             let prefix = queue.prefix(request, &mut prefill_scratch);
             let room = decoder.config().max_positions - prefix.cache.len();
-            let own = free_caches.pop().unwrap_or_else(|| CacheBlock::new(decoder.config(), sampling.max_tokens.min(decoder.config().max_positions)));
+            let own = free_caches
+                .pop()
+                .unwrap_or_else(|| CacheBlock::new(decoder.config(), sampling.max_tokens.min(decoder.config().max_positions)));
             let mut stream = queue.requests[request].streams[sample].clone();
             let drawn = sampler.draw(&prefix.logits, &mut stream);
             let completion = Completion {

@@ -31,8 +31,12 @@ impl Tokenizer {
         let path = folder.join("tokenizer.json");
         match Inner::from_file(&path) {
             Ok(inner) => {
-                let mut specials: Vec<String> =
-                    inner.get_added_tokens_decoder().into_values().filter(|token| token.special).map(|token| token.content).collect();
+                let mut specials: Vec<String> = inner
+                    .get_added_tokens_decoder()
+                    .into_values()
+                    .filter(|token| token.special)
+                    .map(|token| token.content)
+                    .collect();
                 specials.sort_unstable();
                 Ok(Self { inner, path, specials })
             }

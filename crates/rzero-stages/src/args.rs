@@ -32,9 +32,9 @@ pub struct CommonArgs {
     #[arg(long, value_name = "N")]
     pub step: Option<u32>,
 
-    /// Which shard of the work to do
-    #[arg(long, env = "SHARD_INDEX", value_name = "I", default_value_t = 0)]
-    pub shard_index: u32,
+    /// Which shard of the work to do; left out, the first
+    #[arg(long, env = "SHARD_INDEX", value_name = "I")]
+    pub shard_index: Option<u32>,
 
     /// Into how many shards the work is cut
     #[arg(long, env = "NUM_SHARDS", value_name = "M", default_value_t = 1)]
@@ -60,11 +60,11 @@ pub struct CommonArgs {
     #[arg(long, help_heading = "How")]
     pub dry_run: bool,
 
-    /// No progress and no messages but warnings and errors
+    /// No progress and no messages but warnings and errors, whatever RUST_LOG says
     #[arg(long, short, help_heading = "How")]
     pub quiet: bool,
 
-    /// More messages (RUST_LOG chooses them one by one)
+    /// More messages, whatever RUST_LOG says; RUST_LOG alone chooses them one by one
     #[arg(long, short, help_heading = "How", conflicts_with = "quiet")]
     pub verbose: bool,
 }

@@ -22,14 +22,16 @@ pub enum Verbosity {
     Verbose,
 }
 
-/// Starts the log. Called once by each binary; later calls change nothing.
+/// Starts the log: at the level that was asked for, and where none was, as RUST_LOG says. Called once by each binary; later calls
+/// change nothing.
 pub fn start_log(verbosity: Verbosity) {
     let level = match verbosity {
         Verbosity::Quiet => "warn",
         Verbosity::Normal => "info",
         Verbosity::Verbose => "debug",
     };
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(level));
+    let from_environment = (verbosity == Verbosity::Normal).then(|| EnvFilter::try_from_default_env().ok()).flatten();
+    let filter = from_environment.unwrap_or_else(|| EnvFilter::new(level));
     let log =
         tracing_subscriber::fmt().with_env_filter(filter).with_writer(BesideBars).with_target(verbosity == Verbosity::Verbose);
     let is_json = match std::env::var("RZERO_LOG") {

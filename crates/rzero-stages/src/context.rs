@@ -239,11 +239,11 @@ fn resolve_place(stage: Stage, args: &CommonArgs, phases: &[Phase], profile: &Pr
 }
 
 fn resolve_shard(args: &CommonArgs) -> anyhow::Result<Shard> {
+    let typed = args.shard_index.unwrap_or(args.index_base);
     let last = u64::from(args.index_base) + u64::from(args.num_shards);
-    let index = args.shard_index.checked_sub(args.index_base).filter(|index| *index < args.num_shards);
+    let index = typed.checked_sub(args.index_base).filter(|index| *index < args.num_shards);
     index.map(|index| Shard { index, num: args.num_shards }).ok_or_else(|| {
-        let message =
-            format!("shard index {} is not one of {} shards counted from {}", args.shard_index, args.num_shards, args.index_base);
+        let message = format!("shard index {typed} is not one of {} shards counted from {}", args.num_shards, args.index_base);
         let hint = match args.num_shards {
             0 => "--num-shards is at least 1".to_owned(),
             _ => format!("--shard-index goes from {} to {}; --index-base says where it begins", args.index_base, last - 1),

@@ -3,7 +3,11 @@
 use crate::console;
 use crate::interrupt::Interrupted;
 use rzero_io::error::{Blame, IoError};
+#[cfg(feature = "model")]
+use rzero_model::ModelError;
 use rzero_schema::profile::ProfileError;
+#[cfg(feature = "model")]
+use rzero_train::TrainError;
 use std::process::ExitCode;
 
 /// The exit codes of every binary of this project.
@@ -106,7 +110,7 @@ pub fn exit_of(error: &anyhow::Error) -> StageExit {
         } else if cause.is::<Interrupted>() {
             Some(StageExit::Interrupted)
         } else {
-            None
+            exit_of_model(cause)
         }
     });
     known.unwrap_or(StageExit::Internal)
@@ -121,7 +125,85 @@ pub fn hints(error: &anyhow::Error) -> Vec<String> {
             (Some(failure), _) => failure.hint.clone(),
             (None, Some(error)) => error.hint(),
             (None, None) if cause.is::<Interrupted>() => Some("run the same command again".to_owned()),
-            (None, None) => None,
+            (None, None) => model_hint(cause),
         })
         .collect()
+}
+
+type Cause<'a> = &'a (dyn std::error::Error + 'static);
+
+/// The model's error in a cause; training passes it on as its own.
+#[cfg(feature = "model")]
+fn model_error(cause: Cause<'_>) -> Option<&ModelError> {
+    match cause.downcast_ref::<TrainError>() {
+        Some(TrainError::Model(error)) => Some(error),
+        _ => cause.downcast_ref::<ModelError>(),
+    }
+}
+
+/// What a model, its tokenizer, rollouts or an optimiser's state are to blame for is an input's fault.
+#[cfg(feature = "model")]
+fn exit_of_model(cause: Cause<'_>) -> Option<StageExit> {
+    match (model_error(cause), cause.downcast_ref::<TrainError>()) {
+        (Some(ModelError::Interrupted), _) | (None, Some(TrainError::Interrupted)) => Some(StageExit::Interrupted),
+        (Some(_), _) => Some(StageExit::Input),
+        (None, Some(TrainError::State { .. } | TrainError::Rollout { .. } | TrainError::NoTokens)) => Some(StageExit::Input),
+        (None, _) => None,
+    }
+}
+
+#[cfg(not(feature = "model"))]
+fn exit_of_model(_cause: Cause<'_>) -> Option<StageExit> {
+    None
+}
+
+#[cfg(feature = "model")]
+fn model_hint(cause: Cause<'_>) -> Option<String> {
+    let hint = match (model_error(cause), cause.downcast_ref::<TrainError>()) {
+        (Some(ModelError::Io { .. }), _) => "check that the file is there, whole and readable".to_owned(),
+        (Some(ModelError::Config { .. } | ModelError::Weights { .. } | ModelError::Tokenizer { .. }), _) => {
+            "the folder must hold config.json, tokenizer.json and the weights of one model, of a family that is supported: fetch it \
+             again, or name another one with model.path in the profile"
+                .to_owned()
+        }
+        (Some(ModelError::Interrupted), _) | (None, Some(TrainError::Interrupted)) => "run the same command again".to_owned(),
+        (Some(ModelError::Request(_)), _) => "shorten the prompt or max_tokens in the profile, or name a model with more room".to_owned(),
+        (None, Some(TrainError::State { path, .. })) => {
+            format!("remove {} and rerun the grpo-step that wrote it, which makes it anew", path.display())
+        }
+        (None, Some(TrainError::Rollout { .. })) => {
+            "the rollouts and the policy do not belong together: remove the output of the stage that sampled them and rerun it".to_owned()
+        }
+        (None, Some(TrainError::NoTokens)) => "every completion of this step is empty: look at its rollouts, and at the model".to_owned(),
+        _ => return None,
+    };
+    Some(hint)
+}
+
+#[cfg(not(feature = "model"))]
+fn model_hint(_cause: Cause<'_>) -> Option<String> {
+    None
+}
+
+#[cfg(all(test, feature = "model"))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn errors_of_model_and_training_are_those_of_an_input() {
+        let weights = || ModelError::Weights { path: "model.safetensors".into(), problem: "is short".to_owned() };
+        let state = TrainError::State { path: "optimizer.safetensors".into(), problem: "is short".to_owned() };
+        let errors: [anyhow::Error; 4] =
+            [weights().into(), TrainError::Model(weights()).into(), state.into(), TrainError::NoTokens.into()];
+        for error in errors {
+            let error = error.context("cannot train");
+            assert_eq!(exit_of(&error), StageExit::Input);
+            assert_eq!(hints(&error).len(), 1, "{error:?}");
+        }
+        for error in [ModelError::Interrupted.into(), anyhow::Error::from(TrainError::Model(ModelError::Interrupted))] {
+            assert_eq!(exit_of(&error), StageExit::Interrupted);
+        }
+        let diverged = TrainError::NotFinite { what: "loss", update: 1 };
+        assert_eq!(exit_of(&diverged.into()), StageExit::Internal);
+    }
 }

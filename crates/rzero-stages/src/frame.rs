@@ -11,10 +11,11 @@ use crate::outputs::StageOutputs;
 use crate::run_record::RunRecord;
 use rzero_io::atomic::{remove_file, remove_stale_temporaries};
 use rzero_io::error::IoError;
-use rzero_io::layout::Shard;
+use rzero_io::layout::{CHECKPOINT, Shard, command};
 use rzero_io::manifest::{fingerprint, read_manifest, write_manifest};
 use rzero_io::set::{check_sizes, finished_shards};
 use rzero_schema::manifest::{MANIFEST_VERSION, Manifest};
+use rzero_schema::vocab::Stage;
 use std::path::Path;
 
 /// Runs a stage: calls `work` unless its output is there already, then writes the manifest and prints its path.
@@ -47,13 +48,10 @@ pub fn run_stage(
             tracing::warn!("replacing output, as asked: {problem}");
             remove_other_output(context, &manifest_path)?;
         }
-        OutputState::Other(problem) => return Err(refusal(problem).into()),
+        OutputState::Other(problem) => return Err(refusal(context, problem).into()),
     }
     RunRecord::new(&context.profile).begin_or_check(&context.layout)?;
-    let removed = remove_stale_temporaries(&context.layout.stage_folder(context.stage, context.place))?;
-    if removed > 0 {
-        tracing::info!(removed, "removed temporary files of processes that died");
-    }
+    remove_what_dead_processes_left(context)?;
     context.interrupt.check()?;
     tracing::info!(stage = %context.stage, place = %context.place, shard = %context.shard, threads = context.threads, "running");
 
@@ -65,7 +63,7 @@ pub fn run_stage(
     manifest.metrics = outputs.metrics;
     manifest.finished_at = now();
     manifest.seconds = context.started.elapsed().as_secs_f64();
-    write_manifest(&manifest_path, &manifest)?;
+    write_manifest(&context.layout, &manifest_path, &manifest)?;
     tracing::info!(seconds = format!("{:.1}", manifest.seconds), "done");
     print_product(manifest_path.display());
     Ok(())
@@ -77,7 +75,7 @@ enum OutputState {
     Absent,
     /// This very output, whole.
     Complete,
-    /// This very output, but a file is missing or has another size.
+    /// This very output, but a file is missing or has another size; or output whose manifest tells nothing.
     Damaged(IoError),
     /// Output of something else, and why.
     Other(String),
@@ -99,6 +97,7 @@ fn output_state(context: &StageContext, manifest_path: &Path, fingerprint: &str)
     }
     let found = match read_manifest(manifest_path) {
         Ok(found) => found,
+        Err(error @ IoError::TornManifest { .. }) => return Ok(OutputState::Damaged(error)),
         Err(error @ IoError::Record { .. }) => return Ok(OutputState::Other(error.to_string())),
         Err(error) => return Err(error.into()),
     };
@@ -111,8 +110,32 @@ fn output_state(context: &StageContext, manifest_path: &Path, fingerprint: &str)
     })
 }
 
-fn refusal(problem: String) -> StageFailure {
-    StageFailure::conflict(problem).hint("give --overwrite to replace it, or name another run directory")
+fn refusal(context: &StageContext, problem: String) -> StageFailure {
+    let mut command = command(context.layout.root(), context.stage, context.place);
+    if context.shard != Shard::WHOLE {
+        let Shard { index, num } = context.shard;
+        command.push_str(&format!(" --num-shards {num} --shard-index {index}"));
+    }
+    StageFailure::conflict(problem)
+        .hint(format!("to replace it, run: {command} --overwrite; to keep it, name another run directory"))
+}
+
+/// Removes the temporary files of killed processes from every folder that the stage writes to.
+fn remove_what_dead_processes_left(context: &StageContext) -> anyhow::Result<()> {
+    let StageContext { layout, stage, place, .. } = context;
+    let folder = layout.stage_folder(*stage, *place);
+    let mut folders = vec![layout.root().to_owned(), folder.join(CHECKPOINT), folder];
+    if *stage == Stage::GrpoStep {
+        folders.push(layout.phase_checkpoint(place.iteration, place.phase));
+    }
+    let mut removed = 0;
+    for folder in folders {
+        removed += remove_stale_temporaries(&folder)?;
+    }
+    if removed > 0 {
+        tracing::info!(removed, "removed temporary files of processes that died");
+    }
+    Ok(())
 }
 
 /// Removes the manifest of this shard, and manifests and parts of other shard counts; what remains without a manifest counts as nothing.

@@ -7,6 +7,7 @@ use crate::context::{StageContext, read_text};
 use crate::exit::StageFailure;
 use rzero_io::atomic::digest_file;
 use rzero_io::error::IoError;
+use rzero_io::layout::command;
 use rzero_io::set::StageOutput;
 use rzero_schema::ids::Place;
 use rzero_schema::manifest::FileRecord;
@@ -74,10 +75,11 @@ impl<'a> StageInputs<'a> {
         self
     }
 
-    /// Declares a file, such as a prompt. `what` names it in the manifest's digests.
+    /// Declares a file, such as a prompt. `what` names it in the manifest's digests. One that lies in the folder of a stage of the run
+    /// must be listed by that stage's manifest.
     #[must_use]
     pub fn with_file(mut self, what: &str, path: &Path) -> Self {
-        let found = self.record(path).map(|record| {
+        let found = self.file_record(path).map(|record| {
             self.digests.insert(what.to_owned(), record.digest.clone());
             Found::Files(vec![record])
         });
@@ -176,23 +178,33 @@ impl<'a> StageInputs<'a> {
     }
 
     fn checkpoint_records(&self, folder: &Path) -> anyhow::Result<Vec<FileRecord>> {
-        let promised = match self.context.checkpoint_step(folder) {
-            Some(place) => Some(StageOutput::open(&self.context.layout, Stage::GrpoStep, place)?.input_records()),
+        let writer = match self.context.checkpoint_step(folder) {
+            Some(place) => Some(StageOutput::open(&self.context.layout, Stage::GrpoStep, place)?),
             None => None,
         };
-        let mut records = Vec::new();
-        for file in checkpoint_files(folder)? {
-            let record = self.record(&file)?;
-            if let Some(promised) = &promised {
-                let is_promised = |listed: &&FileRecord| listed.path == record.path && listed.digest == record.digest;
-                if promised.iter().find(is_promised).is_none() {
-                    let message = format!("{} is not the file that the manifest of its training step lists", file.display());
-                    return Err(StageFailure::input(message).hint("rerun that grpo-step with --overwrite").into());
-                }
-            }
-            records.push(record);
+        checkpoint_files(folder)?.iter().map(|file| self.listed_record(file, writer.as_ref())).collect()
+    }
+
+    fn file_record(&self, path: &Path) -> anyhow::Result<FileRecord> {
+        let writer = match self.context.layout.stage_origin(path) {
+            Some((stage, place)) => Some(StageOutput::open(&self.context.layout, stage, place)?),
+            None => None,
+        };
+        self.listed_record(path, writer.as_ref())
+    }
+
+    /// The record of a file, which must be the one that a manifest of the stage that wrote it lists.
+    fn listed_record(&self, path: &Path, writer: Option<&StageOutput>) -> anyhow::Result<FileRecord> {
+        let record = self.record(path)?;
+        let Some(writer) = writer else { return Ok(record) };
+        let is_listed = |listed: &FileRecord| listed.path == record.path && listed.digest == record.digest;
+        if writer.input_records().iter().any(is_listed) {
+            return Ok(record);
         }
-        Ok(records)
+        let message = format!("{} is not the file that the manifest of its {} lists", path.display(), writer.stage());
+        let command = command(self.context.layout.root(), writer.stage(), writer.place());
+        // With the file gone the stage finds its output no longer whole, and makes it anew.
+        Err(StageFailure::input(message).hint(format!("remove the file and run: {command}")).into())
     }
 
     fn record(&self, path: &Path) -> anyhow::Result<FileRecord> {

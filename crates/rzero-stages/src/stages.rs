@@ -1,5 +1,6 @@
 //! One module a stage: its flags and its `run`.
 
+pub mod base_profile;
 #[cfg(feature = "model")]
 pub mod challenge_gen;
 #[cfg(feature = "model")]

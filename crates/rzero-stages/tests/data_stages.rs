@@ -136,7 +136,7 @@ fn the_same_again_does_nothing_and_other_inputs_are_refused() {
     other[0].1[0] = r"\boxed{5}";
     run.play_answers(CURRICULUM, &other);
     let refused = told(&run.command(Stage::VoteLabel, VOTE));
-    assert!(refused.starts_with("exit 4\n") && refused.contains("hint: give --overwrite"), "{refused}");
+    assert!(refused.starts_with("exit 4\n") && refused.contains("--iteration 1 --phase curriculum --overwrite"), "{refused}");
     let plan = told(&run.command(Stage::VoteLabel, &format!("{VOTE} --dry-run")));
     assert!(plan.starts_with("exit 0\n") && plan.contains("would refuse (exit 4)"), "{plan}");
     assert_eq!(fs::read(&manifest).unwrap(), first);
@@ -154,6 +154,7 @@ fn another_shard_count_is_refused_and_replaced_only_when_asked() {
     let two = format!("{VOTE} --num-shards 2 --shard-index");
     let refused = told(&run.command(Stage::VoteLabel, &format!("{two} 0")));
     assert!(refused.starts_with("exit 4\n") && refused.contains("cut into 1 shards, not 2"), "{refused}");
+    assert!(refused.contains("--num-shards 2 --shard-index 0 --overwrite"), "{refused}");
     for index in 0..2 {
         let replaced = told(&run.command(Stage::VoteLabel, &format!("{two} {index} --overwrite")));
         assert!(replaced.starts_with("exit 0\n"), "{replaced}");
@@ -183,6 +184,26 @@ fn what_a_killed_process_left_is_replaced() {
     let output = told(&run.command(Stage::VoteLabel, VOTE));
     assert!(output.starts_with("exit 0\n") && output.contains("not whole"), "{output}");
     assert_eq!(fs::read(&part).unwrap(), whole);
+
+    // A manifest that a crash of the machine cut short.
+    for torn in ["", "{\"manifest_version\": 1,"] {
+        fs::write(folder.join("manifest-00000-of-00001.json"), torn).unwrap();
+        let refused = told(&run.command(Stage::Filter, "--iteration 1"));
+        assert!(refused.starts_with("exit 3\n") && refused.contains("hint: a crash"), "{refused}");
+        let output = told(&run.command(Stage::VoteLabel, VOTE));
+        assert!(output.starts_with("exit 0\n") && output.contains("no whole manifest"), "{output}");
+    }
+    assert!(told(&run.command(Stage::Filter, "--iteration 1")).starts_with("exit 0\n"));
+}
+
+#[test]
+fn a_stage_in_one_piece_may_be_counted_from_one() {
+    let run = Run::new();
+    run.play(CURRICULUM, &cases());
+    for (stage, arguments) in [(Stage::VoteLabel, VOTE), (Stage::Filter, "--iteration 1")] {
+        let output = told(&run.command(stage, &format!("{arguments} --index-base 1")));
+        assert!(output.starts_with("exit 0\n"), "{output}");
+    }
 }
 
 #[test]
@@ -258,4 +279,40 @@ fn challenger_steps_vote_with_their_own_number_of_samples() {
     assert!(output.starts_with("exit 0\n"), "{output}");
     let labels = run.open(Stage::VoteLabel, place).read::<Label>().unwrap();
     assert_eq!((labels[0].challenge_id.as_str(), labels[0].vote_share), ("001/challenger/02/00000", 1.0));
+}
+
+#[test]
+fn a_ladder_needs_a_profile_and_problems() {
+    let folder = tempfile::tempdir().unwrap();
+    let make = |arguments: &[&str]| {
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_make-ladder"));
+        command.current_dir(folder.path()).args(["--output", "ladder.parquet", "--seed", "1"]).args(arguments);
+        told(&command.output().unwrap())
+    };
+    fs::write(folder.path().join("bad.toml"), "name = 1").unwrap();
+    for (arguments, expected) in [
+        (["--profile", "absent.toml"], "cannot read profile absent.toml"),
+        (["--profile", "bad.toml"], "cannot use profile bad.toml"),
+        (["--per-level", "0"], "0 is not in 1.."),
+    ] {
+        let output = make(&arguments);
+        assert!(output.starts_with("exit 2\n") && output.contains(expected), "{output}");
+    }
+    assert!(!folder.path().join("ladder.parquet").exists());
+}
+
+#[test]
+fn what_is_typed_about_messages_wins_over_the_environment() {
+    let run = Run::new();
+    run.play(CURRICULUM, &cases());
+    run.command(Stage::VoteLabel, VOTE);
+    let vote = |level: &str, flags: &[&str]| {
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_vote-label"));
+        command.current_dir(run.folder.path()).env("RUST_LOG", level).env_remove("RZERO_LOG");
+        told(&command.args(["--run", "run"]).args(VOTE.split_whitespace()).args(flags).output().unwrap())
+    };
+    assert!(!vote("warn", &[]).contains("already complete"));
+    assert!(vote("warn", &["--verbose"]).contains("already complete"));
+    assert!(vote("debug", &[]).contains("already complete"));
+    assert!(!vote("debug", &["--quiet"]).contains("already complete"));
 }

@@ -133,6 +133,66 @@ fn a_checkpoint_of_the_run_counts_only_with_the_manifest_of_its_step() {
 }
 
 #[test]
+fn a_file_of_a_stage_counts_only_as_its_manifest_lists_it() {
+    let run = Run::new();
+    let before = StageContext::new(Stage::GrpoStep, &run.args(Place { step: 1, ..STEP }, 0, 1), &[Phase::Solver]).unwrap();
+    let optimizer = run.layout.step_optimizer(before.place);
+    let read = || {
+        let train = context(&run, &[]);
+        run_stage(&train, StageInputs::new(&train).with_file("optimizer", &optimizer), |_, _| Ok(()))
+    };
+    // The file is there, as a killed step may leave it, but no manifest.
+    fs::create_dir_all(optimizer.parent().unwrap()).unwrap();
+    fs::write(&optimizer, "half a state").unwrap();
+    let error = read().unwrap_err();
+    assert_eq!(exit_of(&error), StageExit::Input);
+    assert!(rzero_stages::exit::hints(&error)[0].ends_with("--iteration 1 --phase solver --step 1"));
+
+    let write = || {
+        run_stage(&before, StageInputs::new(&before), |_, outputs| outputs.write_file(&optimizer, b"state")).unwrap();
+    };
+    write();
+    read().unwrap();
+    fs::write(&optimizer, "other").unwrap();
+    let error = read().unwrap_err();
+    assert_eq!(exit_of(&error), StageExit::Input);
+    assert!(rzero_stages::exit::hints(&error)[0].starts_with("remove the file and run: grpo-step --run "));
+    // As the hint says.
+    fs::remove_file(&optimizer).unwrap();
+    write();
+    read().unwrap();
+}
+
+#[test]
+fn what_dead_processes_left_is_removed_from_every_folder_of_a_stage() {
+    let run = Run::new();
+    let train = context(&run, &[]);
+    let mut child = std::process::Command::new("true").spawn().unwrap();
+    child.wait().unwrap();
+    // The name that a write of this process takes, but for the number of the process.
+    let probe = rzero_io::atomic::AtomicFile::create(&run.folder.path().join("probe/file")).unwrap();
+    let entry = fs::read_dir(run.folder.path().join("probe")).unwrap().next().unwrap().unwrap();
+    let name = entry.file_name().into_string().unwrap();
+    drop(probe);
+    let name = name.replacen(&format!(".{}.", std::process::id()), &format!(".{}.", child.id()), 1);
+    let folder = run.layout.stage_folder(Stage::GrpoStep, STEP);
+    let folders = [
+        run.layout.root().to_owned(),
+        folder.join("checkpoint"),
+        folder,
+        run.layout.phase_checkpoint(STEP.iteration, STEP.phase),
+    ];
+    for folder in &folders {
+        fs::create_dir_all(folder).unwrap();
+        fs::write(folder.join(&name), "half").unwrap();
+    }
+    run_stage(&train, StageInputs::new(&train), |_, _| Ok(())).unwrap();
+    for folder in &folders {
+        assert!(!folder.join(&name).exists(), "{}", folder.display());
+    }
+}
+
+#[test]
 fn an_input_that_was_not_declared_is_a_defect() {
     let run = Run::new();
     let context = context(&run, &[]);

@@ -92,8 +92,14 @@ fn run(threads: usize, micro_batch_tokens: usize) -> (Weights, TrainState, GrpoM
     let mut state = TrainState::new(&weights.values, settings.weight_ema);
     let rollouts = rollouts(20);
     let interrupt = AtomicBool::new(false);
-    let step =
-        GrpoStep { settings: &settings, learning_rate: 1e-3, length_limit: 12, reference: &reference, interrupt: &interrupt, on_tokens: &|_| () };
+    let step = GrpoStep {
+        settings: &settings,
+        learning_rate: 1e-3,
+        length_limit: 12,
+        reference: &reference,
+        interrupt: &interrupt,
+        on_tokens: &|_| (),
+    };
     let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
     let (metrics, _) = pool.install(|| grpo_step(&mut weights, &mut state.adam, &borrowed(&rollouts), &step)).unwrap();
     state.update_average(&weights.values, settings.weight_ema);
@@ -131,8 +137,14 @@ fn threads_do_not_change_a_bit() {
 fn a_step_resumed_from_files_is_the_step_that_was_never_stopped() {
     let settings = settings(64);
     let (rollouts, reference, interrupt) = (rollouts(16), model(), AtomicBool::new(false));
-    let step =
-        GrpoStep { settings: &settings, learning_rate: 1e-3, length_limit: 12, reference: &reference, interrupt: &interrupt, on_tokens: &|_| () };
+    let step = GrpoStep {
+        settings: &settings,
+        learning_rate: 1e-3,
+        length_limit: 12,
+        reference: &reference,
+        interrupt: &interrupt,
+        on_tokens: &|_| (),
+    };
     let (mut weights, mut state) = (model(), TrainState::new(&model().values, 0.5));
     let (mut resumed, mut resumed_state) = (weights.clone(), state.clone());
     for _ in 0..3 {
@@ -158,8 +170,14 @@ fn bad_rollouts_and_interrupts_are_errors_and_not_panics() {
     let reference = model();
     let attempt = |prompt: &[u32], completion: &[u32], old_logprobs: &[f32], advantage: f64, is_interrupted: bool| {
         let interrupt = AtomicBool::new(is_interrupted);
-        let step =
-            GrpoStep { settings: &settings, learning_rate: 1e-3, length_limit: 12, reference: &reference, interrupt: &interrupt, on_tokens: &|_| () };
+        let step = GrpoStep {
+            settings: &settings,
+            learning_rate: 1e-3,
+            length_limit: 12,
+            reference: &reference,
+            interrupt: &interrupt,
+            on_tokens: &|_| (),
+        };
         let sample = GrpoSample { sequence: Sequence { prompt, completion }, old_logprobs, advantage, is_truncated: false };
         let mut weights = model();
         let mut state = TrainState::new(&weights.values, 0.0);

@@ -187,5 +187,5 @@ pub(crate) fn write_shard(layout: &RunLayout, shard: Shard, rows: &[Label], chan
     };
     change(&mut manifest);
     manifest.fingerprint = fingerprint(&manifest);
-    write_manifest(&layout.manifest(Stage::VoteLabel, PLACE, shard), &manifest).unwrap();
+    write_manifest(layout, &layout.manifest(Stage::VoteLabel, PLACE, shard), &manifest).unwrap();
 }

@@ -72,7 +72,8 @@ fn write_questions(context: &StageContext, inputs: &StageInputs<'_>, outputs: &m
             .into_iter()
             .map(|sample| rollout(sample, Role::Challenger, |row| context.place.challenge_id(row).to_string()))
             .collect();
-        let read: Vec<Challenge> = written.iter().map(|rollout| challenge(rollout, &rule, &policy)).collect::<anyhow::Result<_>>()?;
+        let read: Vec<Challenge> =
+            written.iter().map(|rollout| challenge(rollout, &rule, &policy)).collect::<anyhow::Result<_>>()?;
         for (count, status) in counts.iter_mut().zip(ChallengeStatus::ALL) {
             *count += read.iter().filter(|challenge| challenge.challenge_status == status.as_str()).count() as u64;
         }

@@ -243,5 +243,5 @@ fn timing(
 
 /// An input that names a question which is not where it should be.
 pub(super) fn mismatch(message: String, rerun: &str) -> anyhow::Error {
-    StageFailure::input(message).hint(format!("rerun {rerun} for this place with --overwrite")).into()
+    StageFailure::input(message).hint(format!("remove the output of {rerun} at this place and run it again")).into()
 }

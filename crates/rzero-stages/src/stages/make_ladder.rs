@@ -5,13 +5,12 @@
 
 use crate::console::{Verbosity, print_product, start_log};
 use crate::exit::StageFailure;
-use anyhow::Context;
+use crate::stages::base_profile::{expression_rule, read_base_profile};
 use rzero_algo::arithmetic::{ExpressionRule, is_held_out, random_expression};
 use rzero_algo::seed::{StreamKey, random_stream};
 use rzero_io::layout::Shard;
 use rzero_io::writer::{FooterMetadata, TableWriter};
 use rzero_schema::ids::Place;
-use rzero_schema::pretrain_profile::{CorpusSettings, PretrainProfile};
 use rzero_schema::tables::EvalItem;
 use rzero_schema::vocab::{Phase, Stage};
 use std::collections::BTreeSet;
@@ -34,28 +33,11 @@ pub struct Args {
     #[arg(long, value_name = "N")]
     seed: u64,
     /// Problems of each level
-    #[arg(long, value_name = "N", default_value_t = 200)]
+    #[arg(long, value_name = "N", default_value_t = 200, value_parser = clap::value_parser!(u64).range(1..))]
     per_level: u64,
     /// Levels: 1 to this many operators
-    #[arg(long, value_name = "N", default_value_t = 6)]
+    #[arg(long, value_name = "N", default_value_t = 6, value_parser = clap::value_parser!(u32).range(1..))]
     levels: u32,
-}
-
-/// The expression rule of a corpus.
-#[must_use]
-pub fn expression_rule(corpus: &CorpusSettings) -> ExpressionRule {
-    ExpressionRule {
-        two_digit_share: corpus.two_digit_share,
-        zero_share: corpus.zero_share,
-        multiply_share: corpus.multiply_share,
-        plus_share: corpus.plus_share,
-        left_leaning_share: corpus.left_leaning_share,
-        max_intermediate: corpus.max_intermediate,
-        max_factor: corpus.max_factor,
-        small_factor: corpus.small_factor,
-        negative_share: corpus.negative_share,
-        max_chars: corpus.max_question_chars,
-    }
 }
 
 /// Runs the stage.
@@ -64,15 +46,14 @@ pub fn expression_rule(corpus: &CorpusSettings) -> ExpressionRule {
 /// When the profile cannot be read, a level has too few problems or the file cannot be written.
 pub fn run(args: &Args) -> anyhow::Result<()> {
     start_log(Verbosity::Normal);
-    let text = std::fs::read_to_string(&args.profile).with_context(|| format!("cannot read `{}`", args.profile.display()))?;
-    let profile = PretrainProfile::from_toml(&text).with_context(|| format!("profile `{}`", args.profile.display()))?;
+    let (profile, profile_digest) = read_base_profile(&args.profile)?;
     let items = ladder(&expression_rule(&profile.corpus), args.seed, args.per_level, args.levels)?;
     let footer = FooterMetadata {
         stage: Stage::MakeLadder,
         place: Place { iteration: 0, phase: Phase::Eval, step: 0 },
         shard: Shard::WHOLE,
         seed: args.seed,
-        profile_digest: blake3::hash(text.as_bytes()).to_hex().to_string(),
+        profile_digest,
     };
     let mut writer = TableWriter::<EvalItem>::create(&args.output, &footer)?;
     writer.write(&items)?;

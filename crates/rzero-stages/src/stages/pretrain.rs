@@ -7,11 +7,11 @@ use crate::console::{Progress, Verbosity, print_product, start_log};
 use crate::exit::StageFailure;
 use crate::interrupt::Interrupt;
 use crate::prompt::Prompt;
-use crate::stages::make_ladder::expression_rule;
-use anyhow::Context;
+use crate::stages::base_profile::{expression_rule, read_base_profile};
 use rzero_algo::arithmetic::{ExpressionRule, SlipRule, is_held_out, random_expression, with_slip, worked_lines, worked_text};
 use rzero_algo::seed::{RandomStream, StreamKey, random_stream, uniform_f64};
 use rzero_io::atomic::write_bytes;
+use rzero_io::error::IoError;
 use rzero_io::layout::Shard;
 use rzero_io::writer::{FooterMetadata, TableWriter};
 use rzero_model::config::{Family, ModelConfig};
@@ -23,7 +23,7 @@ use rzero_schema::vocab::{Phase, Stage};
 use rzero_train::batch::Sequence;
 use rzero_train::optim::AdamSettings;
 use rzero_train::pretrain::{PretrainSettings, Pretraining, random_weights};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Steps between two rows of `pretrain_metrics`.
 const STEPS_PER_ROW: u32 = 50;
@@ -50,15 +50,9 @@ pub struct Args {
 pub fn run(args: &Args) -> anyhow::Result<()> {
     start_log(Verbosity::Normal);
     let interrupt = Interrupt::listen()?;
-    let text = std::fs::read_to_string(&args.profile).with_context(|| format!("cannot read `{}`", args.profile.display()))?;
-    let profile = PretrainProfile::from_toml(&text).with_context(|| format!("profile `{}`", args.profile.display()))?;
-
-    std::fs::create_dir_all(&args.output).with_context(|| format!("cannot make `{}`", args.output.display()))?;
+    let (profile, profile_digest) = read_base_profile(&args.profile)?;
     let tokenizer_text = serde_json::to_string_pretty(&character_tokenizer_json())?;
-    write_bytes(&args.output.join("tokenizer.json"), tokenizer_text.as_bytes())?;
     let config = model_config(&profile.model);
-    write_bytes(&args.output.join("config.json"), serde_json::to_string_pretty(&config.to_json())?.as_bytes())?;
-
     let corpus = Corpus {
         settings: &profile.corpus,
         rule: expression_rule(&profile.corpus),
@@ -69,7 +63,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         },
         challenger_prompt: Prompt::read(&args.project_root.join(&profile.challenger_prompt))?,
         solver_prompt: Prompt::read(&args.project_root.join(&profile.solver_prompt))?,
-        tokenizer: Tokenizer::read(&args.output)?,
+        tokenizer: read_tokenizer(&args.output, &tokenizer_text)?,
     };
     let weights_key = StreamKey { run_seed: profile.seed, iteration: 0, phase: Phase::Curriculum, step: 0, row: 0, sample: 0 };
     let mut weights = random_weights(&config, &mut random_stream("base weights", &weights_key));
@@ -79,19 +73,31 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         train_phase(&profile, &corpus, index as u32, phase, &mut training, &interrupt, &mut rows)?;
         weights = training.weights;
     }
+    // The model that was there stays whole until now. The config comes last: it makes a folder a model.
     write_bytes(&args.output.join("model.safetensors"), &weights.to_safetensors())?;
     let footer = FooterMetadata {
         stage: Stage::Pretrain,
         place: Place { iteration: 0, phase: Phase::Curriculum, step: 0 },
         shard: Shard::WHOLE,
         seed: profile.seed,
-        profile_digest: blake3::hash(text.as_bytes()).to_hex().to_string(),
+        profile_digest,
     };
     let mut writer = TableWriter::<PretrainMetrics>::create(&args.output.join("pretrain_metrics.parquet"), &footer)?;
     writer.write(&rows)?;
     writer.finish()?;
+    write_bytes(&args.output.join("tokenizer.json"), tokenizer_text.as_bytes())?;
+    write_bytes(&args.output.join("config.json"), serde_json::to_string_pretty(&config.to_json())?.as_bytes())?;
     print_product(args.output.display());
     Ok(())
+}
+
+/// Reads the tokenizer as it will lie in the model folder, from a folder of its own that is gone again afterwards.
+fn read_tokenizer(output: &Path, text: &str) -> anyhow::Result<Tokenizer> {
+    let folder = output.join(format!(".tokenizer-{}", std::process::id()));
+    write_bytes(&folder.join("tokenizer.json"), text.as_bytes())?;
+    let tokenizer = Tokenizer::read(&folder);
+    std::fs::remove_dir_all(&folder).map_err(IoError::file("remove", &folder))?;
+    Ok(tokenizer?)
 }
 
 fn model_config(sizes: &ModelSizes) -> ModelConfig {

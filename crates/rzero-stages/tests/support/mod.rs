@@ -17,6 +17,21 @@ use std::process::{Command, Output};
 /// The curriculum of iteration 1.
 pub(crate) const CURRICULUM: Place = Place { iteration: 1, phase: Phase::Curriculum, step: 0 };
 
+/// Every variable that the binaries read.
+const ENVIRONMENT: [&str; 11] = [
+    "RZERO_RUN",
+    "RZERO_PROFILE",
+    "RZERO_SET",
+    "RZERO_THREADS",
+    "RZERO_ROOT",
+    "RZERO_LOG",
+    "RZERO_INDEX_BASE",
+    "SHARD_INDEX",
+    "NUM_SHARDS",
+    "SLURM_JOB_ID",
+    "RUST_LOG",
+];
+
 /// A run and its profile.
 pub(crate) struct Run {
     pub(crate) folder: tempfile::TempDir,
@@ -47,7 +62,7 @@ impl Run {
             iteration: place.iteration,
             phase: Some(place.phase),
             step: (place.step > 0).then_some(place.step),
-            shard_index,
+            shard_index: Some(shard_index),
             num_shards,
             index_base: 0,
             threads: Some(2),
@@ -88,9 +103,7 @@ impl Run {
             other => panic!("{other} is played, not run"),
         };
         let mut command = Command::new(binary);
-        for variable in
-            ["RZERO_RUN", "RZERO_PROFILE", "RZERO_SET", "RZERO_THREADS", "SHARD_INDEX", "NUM_SHARDS", "SLURM_JOB_ID", "RUST_LOG"]
-        {
+        for variable in ENVIRONMENT {
             command.env_remove(variable);
         }
         command

@@ -23,7 +23,7 @@ fn finish(run: &Path, stage: Stage, iteration: u32, phase: Phase, step: Option<u
         iteration,
         phase: Some(phase),
         step,
-        shard_index: 0,
+        shard_index: None,
         num_shards: 1,
         index_base: 0,
         threads: Some(1),

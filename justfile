@@ -35,6 +35,7 @@ export RZERO_RUN := run
 export RZERO_PROFILE := "pipelines/profiles" / profile + ".toml"
 export RZERO_SET := set
 export RZERO_THREADS := threads
+export POLARS_MAX_THREADS := threads
 export RUST_LOG := env("RUST_LOG", "warn,rzero_stages::console=info")
 
 # What pipelines/stage.bash reads.
@@ -64,7 +65,7 @@ setup:
 # Run the tests
 [group('work on the code')]
 test *flags:
-    {{ without_run }} cargo test --release --workspace {{ flags }}
+    {{ without_run }} cargo test --release --workspace --lib --test '*' {{ flags }}
 
 # Everything short of the tests: format, lints, words that must not stay, schemas
 [group('work on the code')]

@@ -6,7 +6,7 @@
 mod corpus;
 mod expression;
 
-pub use corpus::{ExpressionRule, SlipRule, is_held_out, random_expression, with_slip, worked_lines, worked_text};
+pub use corpus::{is_held_out, random_expression, with_slip, worked_lines, worked_text};
 pub use expression::{
     Expression, MAX_DEPTH, MAX_DIGITS, MAX_LENGTH, MAX_MAGNITUDE, Operator, parse, reduction_steps, true_answer,
 };

@@ -29,7 +29,16 @@ impl Tokenizer {
     /// When the file is missing or not a tokenizer.
     pub fn read(folder: &Path) -> Result<Self, ModelError> {
         let path = folder.join("tokenizer.json");
-        match Inner::from_file(&path) {
+        let text = std::fs::read_to_string(&path).map_err(|source| ModelError::Io { path: path.clone(), source })?;
+        Self::from_json(&text, path)
+    }
+
+    /// Reads the text of a tokenizer.json; `path` names it in errors.
+    ///
+    /// # Errors
+    /// When the text is no tokenizer.
+    pub fn from_json(text: &str, path: PathBuf) -> Result<Self, ModelError> {
+        match Inner::from_bytes(text) {
             Ok(inner) => {
                 let mut specials: Vec<String> = inner
                     .get_added_tokens_decoder()

@@ -2,6 +2,7 @@
 
 use super::expression::{Expression, MAX_MAGNITUDE, Operator};
 use crate::seed::{RandomStream, uniform_below, uniform_f64};
+use rzero_schema::pretrain_profile::CorpusSettings;
 
 /// Most operators of a random expression.
 const MAX_OPERATORS: u32 = 40;
@@ -9,42 +10,6 @@ const MAX_OPERATORS: u32 = 40;
 const MAX_ATTEMPTS: u32 = 10_000;
 /// What slips beyond one and ten are off by.
 const OTHER_SLIPS: [i64; 3] = [2, 3, 5];
-
-/// From which distribution expressions are drawn. Shares are probabilities.
-#[derive(Clone, Debug, PartialEq)]
-pub struct ExpressionRule {
-    /// Numbers with two digits; the others have one.
-    pub two_digit_share: f64,
-    /// Zeros among the numbers with one digit; the others are 1 to 9, equally often.
-    pub zero_share: f64,
-    /// Multiplications among the operators.
-    pub multiply_share: f64,
-    /// Additions among the operators; the rest are subtractions.
-    pub plus_share: f64,
-    /// Operators whose left operand holds all the others; else the split is uniform.
-    pub left_leaning_share: f64,
-    /// Largest magnitude of every value on the way to the result.
-    pub max_intermediate: i64,
-    /// Largest magnitude of a factor.
-    pub max_factor: i64,
-    /// Largest magnitude that the smaller factor of a product may have.
-    pub small_factor: i64,
-    /// Expressions in which values on the way may be negative.
-    pub negative_share: f64,
-    /// Longest expression, in characters.
-    pub max_chars: usize,
-}
-
-/// How a worked solution goes wrong. Shares are probabilities.
-#[derive(Clone, Debug, PartialEq)]
-pub struct SlipRule {
-    /// Steps that go wrong.
-    pub probability: f64,
-    /// Slips that are off by one.
-    pub off_by_one_share: f64,
-    /// Slips that are off by ten; the rest are off by 2, 3 or 5. All go up or down equally often.
-    pub off_by_ten_share: f64,
-}
 
 /// Whether a question belongs to the held-out eighth of all questions, by its hash.
 ///
@@ -59,12 +24,13 @@ pub fn is_held_out(question: &str) -> bool {
 /// Trees are drawn until one keeps every bound of the rule. A rule that 10,000 trees in a row break is taken for unsatisfiable,
 /// and the answer is `1+1-1+1...`, the plainest expression of that many operators.
 #[must_use]
-pub fn random_expression(num_operators: u32, rule: &ExpressionRule, stream: &mut RandomStream) -> Expression {
+pub fn random_expression(num_operators: u32, rule: &CorpusSettings, stream: &mut RandomStream) -> Expression {
     let num_operators = num_operators.min(MAX_OPERATORS);
     let may_be_negative = uniform_f64(stream) < rule.negative_share;
     for _ in 0..MAX_ATTEMPTS {
         let expression = random_tree(num_operators, rule, stream);
-        if bounded_value(&expression, rule, may_be_negative).is_some() && expression.to_string().len() <= rule.max_chars {
+        if bounded_value(&expression, rule, may_be_negative).is_some() && expression.to_string().len() <= rule.max_question_chars
+        {
             return expression;
         }
     }
@@ -82,7 +48,7 @@ pub fn random_expression(num_operators: u32, rule: &ExpressionRule, stream: &mut
 /// go on from the wrong value. Returns the lines and the value reached, which is the value of the last line, or of the expression
 /// itself where there is nothing to do. Every number written has at most nine digits.
 #[must_use]
-pub fn worked_lines(expression: &Expression, slip: Option<&SlipRule>, stream: &mut RandomStream) -> (Vec<String>, i64) {
+pub fn worked_lines(expression: &Expression, slip: Option<&CorpusSettings>, stream: &mut RandomStream) -> (Vec<String>, i64) {
     let mut lines = Vec::new();
     let mut current = expression.clone();
     loop {
@@ -107,14 +73,14 @@ pub fn worked_text(lines: &[String]) -> String {
 ///
 /// For an answer given at once, without lines, this is the only place where it can go wrong.
 #[must_use]
-pub fn with_slip(value: i64, rule: &SlipRule, stream: &mut RandomStream) -> i64 {
-    if uniform_f64(stream) >= rule.probability {
+pub fn with_slip(value: i64, rule: &CorpusSettings, stream: &mut RandomStream) -> i64 {
+    if uniform_f64(stream) >= rule.slip_probability {
         return value;
     }
     let kind = uniform_f64(stream);
-    let distance = if kind < rule.off_by_one_share {
+    let distance = if kind < rule.slip_by_one_share {
         1
-    } else if kind < rule.off_by_one_share + rule.off_by_ten_share {
+    } else if kind < rule.slip_by_one_share + rule.slip_by_ten_share {
         10
     } else {
         OTHER_SLIPS[uniform_below(stream, OTHER_SLIPS.len() as u64) as usize]
@@ -123,7 +89,7 @@ pub fn with_slip(value: i64, rule: &SlipRule, stream: &mut RandomStream) -> i64 
     if (-MAX_MAGNITUDE..=MAX_MAGNITUDE).contains(&slipped) { slipped } else { value }
 }
 
-fn random_tree(num_operators: u32, rule: &ExpressionRule, stream: &mut RandomStream) -> Expression {
+fn random_tree(num_operators: u32, rule: &CorpusSettings, stream: &mut RandomStream) -> Expression {
     if num_operators == 0 {
         return Expression::Number(random_number(rule, stream));
     }
@@ -145,7 +111,7 @@ fn random_tree(num_operators: u32, rule: &ExpressionRule, stream: &mut RandomStr
     Expression::binary(operator, left, right)
 }
 
-fn random_number(rule: &ExpressionRule, stream: &mut RandomStream) -> i64 {
+fn random_number(rule: &CorpusSettings, stream: &mut RandomStream) -> i64 {
     if uniform_f64(stream) < rule.two_digit_share {
         10 + uniform_below(stream, 90) as i64
     } else if uniform_f64(stream) < rule.zero_share {
@@ -156,7 +122,7 @@ fn random_number(rule: &ExpressionRule, stream: &mut RandomStream) -> i64 {
 }
 
 /// The value, if it and everything on the way keep the rule's bounds.
-fn bounded_value(expression: &Expression, rule: &ExpressionRule, may_be_negative: bool) -> Option<i64> {
+fn bounded_value(expression: &Expression, rule: &CorpusSettings, may_be_negative: bool) -> Option<i64> {
     let value = match expression {
         Expression::Number(value) => *value,
         Expression::Binary { operator, left, right } => {
@@ -193,8 +159,14 @@ mod tests {
     use proptest::prelude::*;
     use rzero_schema::vocab::Phase;
 
-    fn rule() -> ExpressionRule {
-        ExpressionRule {
+    fn rule() -> CorpusSettings {
+        CorpusSettings {
+            challenger_share: 0.15,
+            challenger_operator_shares: vec![1.0],
+            worked_share: 0.5,
+            slip_probability: 0.04,
+            slip_by_one_share: 0.5,
+            slip_by_ten_share: 0.3,
             two_digit_share: 0.15,
             zero_share: 0.015,
             multiply_share: 0.30,
@@ -204,11 +176,9 @@ mod tests {
             max_factor: 99,
             small_factor: 9,
             negative_share: 0.25,
-            max_chars: 26,
+            max_question_chars: 26,
         }
     }
-
-    const SLIPS: SlipRule = SlipRule { probability: 0.04, off_by_one_share: 0.5, off_by_ten_share: 0.3 };
 
     fn stream(seed: u64) -> RandomStream {
         let key = StreamKey { run_seed: seed, iteration: 0, phase: Phase::Solver, step: 0, row: 0, sample: 0 };
@@ -224,8 +194,8 @@ mod tests {
         let total = 20_000;
         for _ in 0..total {
             // One operator and loose bounds, so that refusals do not bend the shares; negatives need a subtraction.
-            let loose = ExpressionRule { max_factor: 999, small_factor: 999, max_intermediate: 9_999, ..rule() };
-            let expression = random_expression(1, &ExpressionRule { negative_share: 1.0, ..loose }, &mut stream);
+            let loose = CorpusSettings { max_factor: 999, small_factor: 999, max_intermediate: 9_999, ..rule() };
+            let expression = random_expression(1, &CorpusSettings { negative_share: 1.0, ..loose }, &mut stream);
             let Expression::Binary { operator, left, .. } = &expression else { panic!("one operator") };
             signs[*operator as usize] += 1;
             num_two_digits += u32::from(matches!(**left, Expression::Number(10..)));
@@ -240,7 +210,7 @@ mod tests {
 
     #[test]
     fn an_impossible_rule_still_gives_an_expression() {
-        let impossible = ExpressionRule { max_chars: 0, ..rule() };
+        let impossible = CorpusSettings { max_question_chars: 0, ..rule() };
         let expression = random_expression(3, &impossible, &mut stream(2));
         assert_eq!(expression.to_string(), "1+1-1+1");
         assert_eq!(random_expression(u32::MAX, &impossible, &mut stream(2)).num_operators(), MAX_OPERATORS);
@@ -262,7 +232,7 @@ mod tests {
         let mut counts = std::collections::BTreeMap::new();
         let total = 100_000;
         for _ in 0..total {
-            *counts.entry(with_slip(100, &SLIPS, &mut stream) - 100).or_insert(0_u32) += 1;
+            *counts.entry(with_slip(100, &rule(), &mut stream) - 100).or_insert(0_u32) += 1;
         }
         let share = |slip: i64| f64::from(counts.get(&slip).copied().unwrap_or(0)) / f64::from(total);
         assert!((share(0) - 0.96).abs() < 0.003);
@@ -278,7 +248,7 @@ mod tests {
             let expression = random_expression(num_operators, &rule, &mut stream(seed));
             let text = expression.to_string();
             prop_assert_eq!(expression.num_operators(), num_operators);
-            prop_assert!(text.len() <= rule.max_chars);
+            prop_assert!(text.len() <= rule.max_question_chars);
             prop_assert!(bounded_value(&expression, &rule, true).is_some());
             prop_assert_eq!(parse(&text), Some(expression.clone()));
             prop_assert_eq!(random_expression(num_operators, &rule, &mut stream(seed)), expression);
@@ -288,7 +258,7 @@ mod tests {
         fn slipped_lines_can_be_read_and_lead_to_the_value(seed: u64, num_operators in 0_u32..6) {
             let mut stream = stream(seed);
             let expression = random_expression(num_operators, &rule(), &mut stream);
-            let always = SlipRule { probability: 1.0, ..SLIPS };
+            let always = CorpusSettings { slip_probability: 1.0, ..rule() };
             let (lines, value) = worked_lines(&expression, Some(&always), &mut stream);
             prop_assert_eq!(lines.len(), num_operators as usize);
             for line in &lines {
@@ -306,7 +276,7 @@ mod tests {
         #[test]
         fn hand_built_extremes_are_worked_without_panic(left: i64, right: i64, seed: u64) {
             let expression = Expression::binary(Operator::Multiply, Expression::Number(left), Expression::Number(right));
-            let (_, value) = worked_lines(&expression, Some(&SLIPS), &mut stream(seed));
+            let (_, value) = worked_lines(&expression, Some(&rule()), &mut stream(seed));
             prop_assert!(value.abs() <= MAX_MAGNITUDE);
         }
     }

@@ -2,8 +2,12 @@
 
 use crate::exit::StageFailure;
 use anyhow::Context;
-use rzero_algo::arithmetic::ExpressionRule;
-use rzero_schema::pretrain_profile::{CorpusSettings, PretrainProfile};
+use rzero_io::layout::Shard;
+use rzero_io::writer::{FooterMetadata, TableWriter};
+use rzero_schema::ids::Place;
+use rzero_schema::pretrain_profile::PretrainProfile;
+use rzero_schema::table::Table;
+use rzero_schema::vocab::{Phase, Stage};
 use std::path::Path;
 
 /// Reads the profile of a base model; also its digest.
@@ -19,19 +23,22 @@ pub fn read_base_profile(path: &Path) -> anyhow::Result<(PretrainProfile, String
     Ok((profile, blake3::hash(text.as_bytes()).to_hex().to_string()))
 }
 
-/// The expression rule of a corpus.
-#[must_use]
-pub fn expression_rule(corpus: &CorpusSettings) -> ExpressionRule {
-    ExpressionRule {
-        two_digit_share: corpus.two_digit_share,
-        zero_share: corpus.zero_share,
-        multiply_share: corpus.multiply_share,
-        plus_share: corpus.plus_share,
-        left_leaning_share: corpus.left_leaning_share,
-        max_intermediate: corpus.max_intermediate,
-        max_factor: corpus.max_factor,
-        small_factor: corpus.small_factor,
-        negative_share: corpus.negative_share,
-        max_chars: corpus.max_question_chars,
-    }
+/// Writes a table made from a base profile, outside any run.
+///
+/// # Errors
+/// When the file cannot be written.
+pub fn write_base_table<T: Table>(
+    path: &Path,
+    rows: &[T],
+    stage: Stage,
+    phase: Phase,
+    seed: u64,
+    profile_digest: String,
+) -> anyhow::Result<()> {
+    let place = Place { iteration: 0, phase, step: 0 };
+    let footer = FooterMetadata { stage, place, shard: Shard::WHOLE, seed, profile_digest };
+    let mut writer = TableWriter::<T>::create(path, &footer)?;
+    writer.write(rows)?;
+    writer.finish()?;
+    Ok(())
 }

@@ -5,12 +5,10 @@
 
 use crate::console::{Verbosity, print_product, start_log};
 use crate::exit::StageFailure;
-use crate::stages::base_profile::{expression_rule, read_base_profile};
-use rzero_algo::arithmetic::{ExpressionRule, is_held_out, random_expression};
+use crate::stages::base_profile::{read_base_profile, write_base_table};
+use rzero_algo::arithmetic::{is_held_out, random_expression};
 use rzero_algo::seed::{StreamKey, random_stream};
-use rzero_io::layout::Shard;
-use rzero_io::writer::{FooterMetadata, TableWriter};
-use rzero_schema::ids::Place;
+use rzero_schema::pretrain_profile::CorpusSettings;
 use rzero_schema::tables::EvalItem;
 use rzero_schema::vocab::{Phase, Stage};
 use std::collections::BTreeSet;
@@ -47,22 +45,13 @@ pub struct Args {
 pub fn run(args: &Args) -> anyhow::Result<()> {
     start_log(Verbosity::Normal);
     let (profile, profile_digest) = read_base_profile(&args.profile)?;
-    let items = ladder(&expression_rule(&profile.corpus), args.seed, args.per_level, args.levels)?;
-    let footer = FooterMetadata {
-        stage: Stage::MakeLadder,
-        place: Place { iteration: 0, phase: Phase::Eval, step: 0 },
-        shard: Shard::WHOLE,
-        seed: args.seed,
-        profile_digest,
-    };
-    let mut writer = TableWriter::<EvalItem>::create(&args.output, &footer)?;
-    writer.write(&items)?;
-    writer.finish()?;
+    let items = ladder(&profile.corpus, args.seed, args.per_level, args.levels)?;
+    write_base_table(&args.output, &items, Stage::MakeLadder, Phase::Eval, args.seed, profile_digest)?;
     print_product(args.output.display());
     Ok(())
 }
 
-fn ladder(rule: &ExpressionRule, seed: u64, per_level: u64, levels: u32) -> anyhow::Result<Vec<EvalItem>> {
+fn ladder(rule: &CorpusSettings, seed: u64, per_level: u64, levels: u32) -> anyhow::Result<Vec<EvalItem>> {
     let mut items = Vec::new();
     for level in 1..=levels {
         let key = StreamKey { run_seed: seed, iteration: 0, phase: Phase::Eval, step: level, row: 0, sample: 0 };

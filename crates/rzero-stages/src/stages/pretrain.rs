@@ -7,23 +7,19 @@ use crate::console::{Progress, Verbosity, print_product, start_log};
 use crate::exit::StageFailure;
 use crate::interrupt::Interrupt;
 use crate::prompt::Prompt;
-use crate::stages::base_profile::{expression_rule, read_base_profile};
-use rzero_algo::arithmetic::{ExpressionRule, SlipRule, is_held_out, random_expression, with_slip, worked_lines, worked_text};
+use crate::stages::base_profile::{read_base_profile, write_base_table};
+use rzero_algo::arithmetic::{is_held_out, random_expression, with_slip, worked_lines, worked_text};
 use rzero_algo::seed::{RandomStream, StreamKey, random_stream, uniform_f64};
 use rzero_io::atomic::write_bytes;
-use rzero_io::error::IoError;
-use rzero_io::layout::Shard;
-use rzero_io::writer::{FooterMetadata, TableWriter};
 use rzero_model::config::{Family, ModelConfig};
 use rzero_model::tokenizer::{CHARACTER_SPECIALS, Tokenizer, character_tokenizer_json};
-use rzero_schema::ids::Place;
 use rzero_schema::pretrain_profile::{CorpusSettings, ModelSizes, PretrainPhase, PretrainProfile};
 use rzero_schema::tables::PretrainMetrics;
 use rzero_schema::vocab::{Phase, Stage};
 use rzero_train::batch::Sequence;
 use rzero_train::optim::AdamSettings;
 use rzero_train::pretrain::{PretrainSettings, Pretraining, random_weights};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 /// Steps between two rows of `pretrain_metrics`.
 const STEPS_PER_ROW: u32 = 50;
@@ -55,15 +51,9 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     let config = model_config(&profile.model);
     let corpus = Corpus {
         settings: &profile.corpus,
-        rule: expression_rule(&profile.corpus),
-        slip: SlipRule {
-            probability: profile.corpus.slip_probability,
-            off_by_one_share: profile.corpus.slip_by_one_share,
-            off_by_ten_share: profile.corpus.slip_by_ten_share,
-        },
         challenger_prompt: Prompt::read(&args.project_root.join(&profile.challenger_prompt))?,
         solver_prompt: Prompt::read(&args.project_root.join(&profile.solver_prompt))?,
-        tokenizer: read_tokenizer(&args.output, &tokenizer_text)?,
+        tokenizer: Tokenizer::from_json(&tokenizer_text, args.output.join("tokenizer.json"))?,
     };
     let weights_key = StreamKey { run_seed: profile.seed, iteration: 0, phase: Phase::Curriculum, step: 0, row: 0, sample: 0 };
     let mut weights = random_weights(&config, &mut random_stream("base weights", &weights_key));
@@ -75,29 +65,12 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     }
     // The model that was there stays whole until now. The config comes last: it makes a folder a model.
     write_bytes(&args.output.join("model.safetensors"), &weights.to_safetensors())?;
-    let footer = FooterMetadata {
-        stage: Stage::Pretrain,
-        place: Place { iteration: 0, phase: Phase::Curriculum, step: 0 },
-        shard: Shard::WHOLE,
-        seed: profile.seed,
-        profile_digest,
-    };
-    let mut writer = TableWriter::<PretrainMetrics>::create(&args.output.join("pretrain_metrics.parquet"), &footer)?;
-    writer.write(&rows)?;
-    writer.finish()?;
+    let metrics = args.output.join("pretrain_metrics.parquet");
+    write_base_table(&metrics, &rows, Stage::Pretrain, Phase::Curriculum, profile.seed, profile_digest)?;
     write_bytes(&args.output.join("tokenizer.json"), tokenizer_text.as_bytes())?;
     write_bytes(&args.output.join("config.json"), serde_json::to_string_pretty(&config.to_json())?.as_bytes())?;
     print_product(args.output.display());
     Ok(())
-}
-
-/// Reads the tokenizer as it will lie in the model folder, from a folder of its own that is gone again afterwards.
-fn read_tokenizer(output: &Path, text: &str) -> anyhow::Result<Tokenizer> {
-    let folder = output.join(format!(".tokenizer-{}", std::process::id()));
-    write_bytes(&folder.join("tokenizer.json"), text.as_bytes())?;
-    let tokenizer = Tokenizer::read(&folder);
-    std::fs::remove_dir_all(&folder).map_err(IoError::file("remove", &folder))?;
-    Ok(tokenizer?)
 }
 
 fn model_config(sizes: &ModelSizes) -> ModelConfig {
@@ -177,8 +150,6 @@ fn train_phase(
 /// The corpus: documents drawn by seed, phase, step and number.
 struct Corpus<'a> {
     settings: &'a CorpusSettings,
-    rule: ExpressionRule,
-    slip: SlipRule,
     challenger_prompt: Prompt,
     solver_prompt: Prompt,
     tokenizer: Tokenizer,
@@ -213,7 +184,7 @@ impl Corpus<'_> {
         let is_challenger = uniform_f64(stream) < self.settings.challenger_share;
         let shares = if is_challenger { &self.settings.challenger_operator_shares } else { operator_shares };
         let expression = loop {
-            let expression = random_expression(choose(shares, stream), &self.rule, stream);
+            let expression = random_expression(choose(shares, stream), self.settings, stream);
             if !is_held_out(&expression.to_string()) {
                 break expression;
             }
@@ -223,15 +194,15 @@ impl Corpus<'_> {
             .evaluate()
             .ok_or_else(|| StageFailure::internal(format!("the corpus drew `{question}`, which has no value")))?;
         if is_challenger {
-            let answer = with_slip(value, &self.slip, stream);
+            let answer = with_slip(value, self.settings, stream);
             return Ok((self.challenger_prompt.render("")?, format!("<question>{question}</question>\\boxed{{{answer}}}<eos>")));
         }
         let prompt = self.solver_prompt.render(&question)?;
         let (work, answer) = if uniform_f64(stream) < self.settings.worked_share {
-            let (lines, answer) = worked_lines(&expression, Some(&self.slip), stream);
+            let (lines, answer) = worked_lines(&expression, Some(self.settings), stream);
             (worked_text(&lines), answer)
         } else {
-            (String::new(), with_slip(value, &self.slip, stream))
+            (String::new(), with_slip(value, self.settings, stream))
         };
         Ok((prompt, format!("{work}\\boxed{{{answer}}}<eos>")))
     }

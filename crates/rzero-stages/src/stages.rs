@@ -8,6 +8,8 @@ pub mod eval;
 pub mod filter;
 #[cfg(feature = "model")]
 pub mod grpo_step;
+#[cfg(feature = "model")]
+pub mod import_model;
 pub mod make_ladder;
 #[cfg(feature = "model")]
 pub mod pretrain;

@@ -247,7 +247,9 @@ impl<'a> Cursor<'a> {
     fn too_long(&self, num_bytes: u64, field: &str) -> String {
         let (position, remaining) = (self.position, self.remaining());
         if (self.bytes.len() as u64) < self.file_bytes {
-            return format!("{field} takes {num_bytes} bytes at byte {position}, but a header may have no more than {MAX_HEADER_BYTES}");
+            return format!(
+                "{field} takes {num_bytes} bytes at byte {position}, but a header may have no more than {MAX_HEADER_BYTES}"
+            );
         }
         format!("{field} takes {num_bytes} bytes at byte {position}, where only {remaining} are left")
     }
@@ -360,7 +362,9 @@ impl<'a> Cursor<'a> {
         let (block_values, block_bytes) = (block_type.block_size() as u64, block_type.type_size() as u64);
         if !shape[0].is_multiple_of(block_values) {
             let width = shape[0];
-            return Err(format!("the rows of tensor `{name}` have {width} values, no multiple of the {block_values} of its blocks"));
+            return Err(format!(
+                "the rows of tensor `{name}` have {width} values, no multiple of the {block_values} of its blocks"
+            ));
         }
         let num_bytes = (num_values / block_values).checked_mul(block_bytes).filter(|bytes| *bytes <= self.file_bytes);
         let num_bytes = num_bytes.ok_or_else(|| {

@@ -57,18 +57,17 @@ impl Sizes {
             other => return Err(format!("architecture `{other}` is not supported, expected llama, qwen2 or qwen3")),
         };
         if let Some(count) = header.unsigned("split.count")?.filter(|count| *count > 1) {
-            return Err(format!("metadata `split.count` is {count}: this is one part of a model in several files, join them first"));
+            return Err(format!(
+                "metadata `split.count` is {count}: this is one part of a model in several files, join them first"
+            ));
         }
         let read = ArchitectureKeys { header, architecture: name };
         read.refuse_what_cannot_be_expressed()?;
         let size = |name: &str, limit: u64| read.size(name, limit);
         let hidden_size = size("embedding_length", 1 << 16)?;
         let num_heads = size("attention.head_count", 1024)?;
-        let num_kv_heads = if read.unsigned("attention.head_count_kv")?.is_some() {
-            size("attention.head_count_kv", 1024)?
-        } else {
-            num_heads
-        };
+        let num_kv_heads =
+            if read.unsigned("attention.head_count_kv")?.is_some() { size("attention.head_count_kv", 1024)? } else { num_heads };
         if !num_heads.is_multiple_of(num_kv_heads) {
             return Err(format!("{num_heads} query heads cannot share {num_kv_heads} key-value heads"));
         }
@@ -103,7 +102,8 @@ impl Sizes {
 
     /// Takes in factors that divide the rotary frequencies one by one; only equal ones can be said in config.json.
     pub(super) fn divide_frequencies(&mut self, factors: &[f32]) -> Result<(), String> {
-        let refusal = "tensor `rope_freqs.weight` divides each rotary frequency by a factor of its own, which is neither linear nor YaRN";
+        let refusal =
+            "tensor `rope_freqs.weight` divides each rotary frequency by a factor of its own, which is neither linear nor YaRN";
         let first = factors.first().copied().unwrap_or(1.0);
         if factors.iter().any(|factor| *factor != first) || !(first.is_finite() && first > 0.0) {
             return Err(refusal.to_owned());
@@ -266,7 +266,11 @@ impl ArchitectureKeys<'_> {
 
     fn yarn(&self, factor: f64, max_positions: u64) -> Result<RopeScaling, String> {
         // Each of these changes the formula in a way that config.json has no word for; -1 stands for unset.
-        let fixed = [("rope.scaling.yarn_ext_factor", 1.0), ("rope.scaling.yarn_attn_factor", 1.0), ("rope.scaling.yarn_log_multiplier", 0.0)];
+        let fixed = [
+            ("rope.scaling.yarn_ext_factor", 1.0),
+            ("rope.scaling.yarn_attn_factor", 1.0),
+            ("rope.scaling.yarn_log_multiplier", 0.0),
+        ];
         for (name, expected) in fixed {
             if let Some(number) = self.decimal(name)?.filter(|number| *number != expected && *number >= 0.0) {
                 return Err(format!("metadata `{}` is {number}, only {expected} can be translated", self.key(name)));

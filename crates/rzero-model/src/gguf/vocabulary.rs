@@ -30,8 +30,10 @@ enum Cut {
 }
 
 const GPT2_WORDS: &str = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)";
-const QWEN2_WORDS: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
-const LLAMA3_WORDS: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
+const QWEN2_WORDS: &str =
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
+const LLAMA3_WORDS: &str =
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
 const DEFAULT_STEPS: [&str; 4] = [r"[\p{P}\$\+<=>\^~\|]+", GPT2_WORDS, r"\p{N}+", "[0-9][0-9][0-9]"];
 
 impl Cut {
@@ -52,20 +54,15 @@ impl Cut {
     }
 
     fn pre_tokenizer(self) -> Value {
-        let byte_level = |trim_offsets: bool, use_regex: bool| {
-            json!({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": trim_offsets, "use_regex": use_regex})
-        };
-        let split =
-            |regex: &str| json!({"type": "Split", "pattern": {"Regex": regex}, "behavior": "Isolated", "invert": false});
+        let byte_level = |trim_offsets: bool, use_regex: bool| json!({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": trim_offsets, "use_regex": use_regex});
+        let split = |regex: &str| json!({"type": "Split", "pattern": {"Regex": regex}, "behavior": "Isolated", "invert": false});
         let sequence = |steps: Vec<Value>| json!({"type": "Sequence", "pretokenizers": steps});
         match self {
             Self::SmolLm => sequence(vec![json!({"type": "Digits", "individual_digits": true}), byte_level(true, true)]),
             Self::Gpt2 => byte_level(true, true),
             Self::Qwen2 => sequence(vec![split(QWEN2_WORDS), byte_level(false, false)]),
             Self::Llama3 => sequence(vec![split(LLAMA3_WORDS), byte_level(true, false)]),
-            Self::Default => {
-                sequence(DEFAULT_STEPS.iter().map(|regex| split(regex)).chain([byte_level(true, false)]).collect())
-            }
+            Self::Default => sequence(DEFAULT_STEPS.iter().map(|regex| split(regex)).chain([byte_level(true, false)]).collect()),
         }
     }
 }
@@ -142,7 +139,8 @@ impl Vocabulary {
                 })
             })
             .collect();
-        let vocabulary: Map<String, Value> = self.tokens.iter().enumerate().map(|(id, token)| (token.clone(), json!(id))).collect();
+        let vocabulary: Map<String, Value> =
+            self.tokens.iter().enumerate().map(|(id, token)| (token.clone(), json!(id))).collect();
         json!({
             "version": "1.0",
             "truncation": null,
@@ -255,7 +253,8 @@ fn split_merges(merges: Vec<String>, tokens: &[String]) -> Result<Vec<[String; 2
     let known: BTreeSet<&str> = tokens.iter().map(String::as_str).collect();
     let mut split = Vec::with_capacity(merges.len());
     for (index, merge) in merges.iter().enumerate() {
-        let parts = merge.char_indices().skip(1).find(|(_, character)| *character == ' ').map(|(at, _)| (&merge[..at], &merge[at + 1..]));
+        let parts =
+            merge.char_indices().skip(1).find(|(_, character)| *character == ' ').map(|(at, _)| (&merge[..at], &merge[at + 1..]));
         let is_known = |(left, right): &(&str, &str)| {
             known.contains(left) && known.contains(right) && known.contains(format!("{left}{right}").as_str())
         };

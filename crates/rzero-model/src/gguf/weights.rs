@@ -59,7 +59,10 @@ impl Plan {
             return Err(format!("tensor `{name}` has no place in a model of this architecture"));
         }
         if rope_factors.as_ref().is_some_and(|place| place.shape != [sizes.head_dim / 2]) {
-            return Err(format!("tensor `{ROPE_FACTORS}` does not have one factor for each of {} frequencies", sizes.head_dim / 2));
+            return Err(format!(
+                "tensor `{ROPE_FACTORS}` does not have one factor for each of {} frequencies",
+                sizes.head_dim / 2
+            ));
         }
         Ok(Self { tensors, is_tied, rope_factors })
     }

@@ -128,7 +128,8 @@ fn half_precision_keeps_what_it_can_and_refuses_what_it_cannot() {
 #[test]
 fn the_small_files_say_what_the_metadata_says() {
     let (mut file, _) = model("llama", "smollm");
-    file.set("tokenizer.ggml.eot_token_id", number(0)).set("tokenizer.ggml.unknown_token_id", number(0));
+    file.set("tokenizer.ggml.eot_token_id", number(0));
+    file.set("tokenizer.ggml.unknown_token_id", number(0));
     let gguf = open(&file.bytes()).unwrap();
     let config = json!({
         "architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_size": 32, "intermediate_size": 64,
@@ -273,7 +274,7 @@ fn a_damaged_header_is_refused_by_the_field_that_is_damaged() {
         change(&mut file);
         file.bytes()
     };
-    let with_entry = |kind: u32, bytes: &[u8]| changed(&|file| drop(file.set("general.extra", Entry(kind, bytes.to_vec()))));
+    let with_entry = |kind: u32, bytes: &[u8]| changed(&|file| file.set("general.extra", Entry(kind, bytes.to_vec())));
     let with_tensor = |change: &dyn Fn(&mut gguf_file::Tensor)| changed(&|file| change(file.tensor("blk.1.ffn_up.weight")));
     let items = |kind: u32, count: [u8; 8]| [&kind.to_le_bytes()[..], &count].concat();
     let name = b"general.name";
@@ -306,8 +307,8 @@ fn a_damaged_header_is_refused_by_the_field_that_is_damaged() {
             changed(&|file| file.metadata.push(("general.name".to_owned(), text("two")))),
             "metadata `general.name` stands there twice",
         ),
-        (changed(&|file| drop(file.set("general.alignment", number(24)))), "`general.alignment` is 24"),
-        (changed(&|file| drop(file.set("general.alignment", text("32")))), "`general.alignment` is a text"),
+        (changed(&|file| file.set("general.alignment", number(24))), "`general.alignment` is 24"),
+        (changed(&|file| file.set("general.alignment", text("32"))), "`general.alignment` is a text"),
         (with_tensor(&|tensor| tensor.dimensions = vec![32; 5]), "tensor `blk.1.ffn_up.weight` has 5 dimensions"),
         (with_tensor(&|tensor| tensor.dimensions.clear()), "tensor `blk.1.ffn_up.weight` has 0 dimensions"),
         (with_tensor(&|tensor| tensor.dimensions[1] = 0), "`blk.1.ffn_up.weight` has the impossible shape"),
@@ -340,39 +341,39 @@ fn a_damaged_header_is_refused_by_the_field_that_is_damaged() {
 fn what_is_not_served_or_does_not_fit_is_named() {
     type Change = fn(&mut GgufFile);
     let cases: [(Change, &str); 30] = [
-        (|file| drop(file.remove("general.architecture")), "`general.architecture` is missing"),
-        (|file| drop(file.set("general.architecture", text("mamba"))), "architecture `mamba` is not supported"),
-        (|file| drop(file.set("split.count", number(3))), "`split.count` is 3"),
-        (|file| drop(file.remove("llama.block_count")), "`llama.block_count` is missing"),
-        (|file| drop(file.set("llama.block_count", number(0))), "`llama.block_count` is 0"),
-        (|file| drop(file.set("llama.block_count", number(3))), "tensor `blk.2.attn_norm.weight` is missing"),
-        (|file| drop(file.set("llama.block_count", number(1))), "tensor `blk.1.attn_k.weight` has no place"),
+        (|file| file.remove("general.architecture"), "`general.architecture` is missing"),
+        (|file| file.set("general.architecture", text("mamba")), "architecture `mamba` is not supported"),
+        (|file| file.set("split.count", number(3)), "`split.count` is 3"),
+        (|file| file.remove("llama.block_count"), "`llama.block_count` is missing"),
+        (|file| file.set("llama.block_count", number(0)), "`llama.block_count` is 0"),
+        (|file| file.set("llama.block_count", number(3)), "tensor `blk.2.attn_norm.weight` is missing"),
+        (|file| file.set("llama.block_count", number(1)), "tensor `blk.1.attn_k.weight` has no place"),
         (
-            |file| drop(file.set("llama.embedding_length", number(64))),
+            |file| file.set("llama.embedding_length", number(64)),
             "tensor `token_embd.weight` has shape [267, 32], expected [267, 64]",
         ),
-        (|file| drop(file.set("llama.attention.head_count", text("4"))), "`llama.attention.head_count` is a text"),
-        (|file| drop(file.set("llama.attention.head_count_kv", number(3))), "cannot share 3"),
-        (|file| drop(file.set("llama.attention.key_length", number(7))), "the width of a head is 7"),
-        (|file| drop(file.set("llama.attention.value_length", number(4))), "`llama.attention.value_length` is 4"),
-        (|file| drop(file.set("llama.attention.layer_norm_rms_epsilon", decimal(0.0))), "rms_epsilon` is 0, expected more"),
-        (|file| drop(file.set("llama.rope.freq_base", decimal(f32::NAN))), "`llama.rope.freq_base` is NaN"),
-        (|file| drop(file.set("llama.rope.dimension_count", number(4))), "`llama.rope.dimension_count` is 4"),
-        (|file| drop(file.set("llama.expert_count", number(8))), "`llama.expert_count` is 8"),
-        (|file| drop(file.set("llama.attention.sliding_window", number(64))), "`llama.attention.sliding_window` is 64"),
-        (|file| drop(file.set("llama.attention.scale", decimal(0.5))), "`llama.attention.scale` is 0.5"),
-        (|file| drop(file.set("llama.attention.causal", flag(false))), "`llama.attention.causal` is false"),
+        (|file| file.set("llama.attention.head_count", text("4")), "`llama.attention.head_count` is a text"),
+        (|file| file.set("llama.attention.head_count_kv", number(3)), "cannot share 3"),
+        (|file| file.set("llama.attention.key_length", number(7)), "the width of a head is 7"),
+        (|file| file.set("llama.attention.value_length", number(4)), "`llama.attention.value_length` is 4"),
+        (|file| file.set("llama.attention.layer_norm_rms_epsilon", decimal(0.0)), "rms_epsilon` is 0, expected more"),
+        (|file| file.set("llama.rope.freq_base", decimal(f32::NAN)), "`llama.rope.freq_base` is NaN"),
+        (|file| file.set("llama.rope.dimension_count", number(4)), "`llama.rope.dimension_count` is 4"),
+        (|file| file.set("llama.expert_count", number(8)), "`llama.expert_count` is 8"),
+        (|file| file.set("llama.attention.sliding_window", number(64)), "`llama.attention.sliding_window` is 64"),
+        (|file| file.set("llama.attention.scale", decimal(0.5)), "`llama.attention.scale` is 0.5"),
+        (|file| file.set("llama.attention.causal", flag(false)), "`llama.attention.causal` is false"),
         (|file| drop(file.tensors.remove(0)), "tensor `token_embd.weight` is missing"),
         (|file| file.tensor("blk.0.attn_v.weight").name = "blk.0.attn_q.bias".to_owned(), "`blk.0.attn_v.weight` is missing"),
-        (|file| drop(file.set("tokenizer.ggml.model", text("llama"))), "`tokenizer.ggml.model` is `llama`"),
-        (|file| drop(file.set("tokenizer.ggml.pre", text("bloom"))), "`tokenizer.ggml.pre` is `bloom`"),
-        (|file| drop(file.remove("tokenizer.ggml.pre")), "`tokenizer.ggml.pre` is missing"),
-        (|file| drop(file.set("tokenizer.ggml.tokens", integers(&[1]))), "`tokenizer.ggml.tokens` is an array of whole numbers"),
-        (|file| drop(file.set("tokenizer.ggml.token_type", integers(&[1]))), "has 1 items for 267 tokens"),
-        (|file| drop(file.set("tokenizer.ggml.token_type", integers(&[6; 267]))), "has type 6 for token 0"),
-        (|file| drop(file.set("tokenizer.ggml.tokens", texts(&vec!["a".to_owned(); 267]))), "the text of token 1 twice"),
-        (|file| drop(file.set("tokenizer.ggml.merges", texts(&["H e".to_owned(), "He x".to_owned()]))), "has entry 1"),
-        (|file| drop(file.set("tokenizer.ggml.eos_token_id", number(267))), "`tokenizer.ggml.eos_token_id` is 267, outside"),
+        (|file| file.set("tokenizer.ggml.model", text("llama")), "`tokenizer.ggml.model` is `llama`"),
+        (|file| file.set("tokenizer.ggml.pre", text("bloom")), "`tokenizer.ggml.pre` is `bloom`"),
+        (|file| file.remove("tokenizer.ggml.pre"), "`tokenizer.ggml.pre` is missing"),
+        (|file| file.set("tokenizer.ggml.tokens", integers(&[1])), "`tokenizer.ggml.tokens` is an array of whole numbers"),
+        (|file| file.set("tokenizer.ggml.token_type", integers(&[1])), "has 1 items for 267 tokens"),
+        (|file| file.set("tokenizer.ggml.token_type", integers(&[6; 267])), "has type 6 for token 0"),
+        (|file| file.set("tokenizer.ggml.tokens", texts(&vec!["a".to_owned(); 267])), "the text of token 1 twice"),
+        (|file| file.set("tokenizer.ggml.merges", texts(&["H e".to_owned(), "He x".to_owned()])), "has entry 1"),
+        (|file| file.set("tokenizer.ggml.eos_token_id", number(267)), "`tokenizer.ggml.eos_token_id` is 267, outside"),
     ];
     for (change, expected) in cases {
         let mut file = model("llama", "smollm").0;

@@ -44,7 +44,8 @@ fn a_folder_is_written_once_known_again_and_replaced_only_when_asked() {
     let folder = place.path().join("models/tiny");
     let (mut file, _) = model("llama", "smollm");
     fs::write(&first, file.bytes()).unwrap();
-    fs::write(&second, file.set("general.name", text("Other")).bytes()).unwrap();
+    file.set("general.name", text("Other"));
+    fs::write(&second, file.bytes()).unwrap();
 
     let output = import(&first, &folder, &[]);
     assert_eq!(told(&output).0, 0, "{}", told(&output).1);
@@ -103,12 +104,14 @@ fn another_model_and_a_broken_file_are_left_as_they_are() {
     assert_eq!(code, 4);
     assert!(error.contains("holds a tokenizer.json that no import of a GGUF file wrote"), "{error}");
 
-    fs::write(&gguf, file.set("qwen3.expert_count", number(8)).bytes()).unwrap();
+    file.set("qwen3.expert_count", number(8));
+    fs::write(&gguf, file.bytes()).unwrap();
     let (code, error) = told(&import(&gguf, &folder, &["--overwrite"]));
     assert_eq!(code, 3);
     assert!(error.contains("model.gguf") && error.contains("`qwen3.expert_count` is 8") && error.contains("hint: "), "{error}");
     // A tensor that is found broken only when it is read leaves no model behind.
-    file.remove("qwen3.expert_count").tensor("output_norm.weight").data[..4].copy_from_slice(&f32::NAN.to_le_bytes());
+    file.remove("qwen3.expert_count");
+    file.tensor("output_norm.weight").data[..4].copy_from_slice(&f32::NAN.to_le_bytes());
     fs::write(&gguf, file.bytes()).unwrap();
     let other = place.path().join("other");
     let (code, error) = told(&import(&gguf, &other, &[]));

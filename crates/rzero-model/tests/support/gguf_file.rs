@@ -8,30 +8,30 @@ use std::collections::BTreeMap;
 
 /// One metadata value: the number of its type, and its bytes.
 #[derive(Debug, Clone)]
-pub struct Entry(pub u32, pub Vec<u8>);
+pub(crate) struct Entry(pub(crate) u32, pub(crate) Vec<u8>);
 
-pub fn number(value: u32) -> Entry {
+pub(crate) fn number(value: u32) -> Entry {
     Entry(4, value.to_le_bytes().to_vec())
 }
 
-pub fn decimal(value: f32) -> Entry {
+pub(crate) fn decimal(value: f32) -> Entry {
     Entry(6, value.to_le_bytes().to_vec())
 }
 
-pub fn flag(value: bool) -> Entry {
+pub(crate) fn flag(value: bool) -> Entry {
     Entry(7, vec![u8::from(value)])
 }
 
-pub fn text(value: &str) -> Entry {
+pub(crate) fn text(value: &str) -> Entry {
     Entry(8, text_bytes(value))
 }
 
-pub fn texts(values: &[String]) -> Entry {
+pub(crate) fn texts(values: &[String]) -> Entry {
     let items = values.iter().flat_map(|value| text_bytes(value));
     Entry(9, array_head(8, values.len()).into_iter().chain(items).collect())
 }
 
-pub fn integers(values: &[i32]) -> Entry {
+pub(crate) fn integers(values: &[i32]) -> Entry {
     let items = values.iter().flat_map(|value| value.to_le_bytes());
     Entry(9, array_head(5, values.len()).into_iter().chain(items).collect())
 }
@@ -46,7 +46,7 @@ fn text_bytes(value: &str) -> Vec<u8> {
 
 /// How a tensor is stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Stored {
+pub(crate) enum Stored {
     F32,
     F16,
     Q8_0,
@@ -55,26 +55,26 @@ pub enum Stored {
 
 /// A tensor as listed in the header.
 #[derive(Debug, Clone)]
-pub struct Tensor {
-    pub name: String,
+pub(crate) struct Tensor {
+    pub(crate) name: String,
     /// As in the file: the innermost dimension first.
-    pub dimensions: Vec<u64>,
-    pub kind: u32,
+    pub(crate) dimensions: Vec<u64>,
+    pub(crate) kind: u32,
     /// Set where the offset is not to be the next free place.
-    pub offset: Option<u64>,
-    pub data: Vec<u8>,
+    pub(crate) offset: Option<u64>,
+    pub(crate) data: Vec<u8>,
 }
 
 /// A file in parts.
 #[derive(Debug, Clone)]
-pub struct GgufFile {
-    pub version: u32,
-    pub metadata: Vec<(String, Entry)>,
-    pub tensors: Vec<Tensor>,
+pub(crate) struct GgufFile {
+    pub(crate) version: u32,
+    pub(crate) metadata: Vec<(String, Entry)>,
+    pub(crate) tensors: Vec<Tensor>,
 }
 
 impl GgufFile {
-    pub fn bytes(&self) -> Vec<u8> {
+    pub(crate) fn bytes(&self) -> Vec<u8> {
         let mut bytes = b"GGUF".to_vec();
         bytes.extend(self.version.to_le_bytes());
         bytes.extend((self.tensors.len() as u64).to_le_bytes());
@@ -100,35 +100,33 @@ impl GgufFile {
     }
 
     /// Replaces a metadata value, or adds it.
-    pub fn set(&mut self, key: &str, entry: Entry) -> &mut Self {
+    pub(crate) fn set(&mut self, key: &str, entry: Entry) {
         self.metadata.retain(|(known, _)| known != key);
         self.metadata.push((key.to_owned(), entry));
-        self
     }
 
-    pub fn remove(&mut self, key: &str) -> &mut Self {
+    pub(crate) fn remove(&mut self, key: &str) {
         let before = self.metadata.len();
         self.metadata.retain(|(known, _)| known != key);
         assert!(self.metadata.len() < before, "{key}");
-        self
     }
 
-    pub fn tensor(&mut self, name: &str) -> &mut Tensor {
+    pub(crate) fn tensor(&mut self, name: &str) -> &mut Tensor {
         self.tensors.iter_mut().find(|tensor| tensor.name == name).unwrap_or_else(|| panic!("{name}"))
     }
 }
 
-pub const HIDDEN: usize = 32;
-pub const INNER: usize = 64;
-pub const LAYERS: usize = 2;
-pub const HEADS: usize = 4;
-pub const KV_HEADS: usize = 2;
+pub(crate) const HIDDEN: usize = 32;
+pub(crate) const INNER: usize = 64;
+pub(crate) const LAYERS: usize = 2;
+pub(crate) const HEADS: usize = 4;
+pub(crate) const KV_HEADS: usize = 2;
 
 /// What an import must give: values by Hugging Face name, and the shapes.
-pub type Expected = BTreeMap<String, (Vec<usize>, Vec<f32>)>;
+pub(crate) type Expected = BTreeMap<String, (Vec<usize>, Vec<f32>)>;
 
 /// A model of some architecture in a file, and the tensors that its import must give. A head of qwen3 is wider than hidden / heads.
-pub fn model(architecture: &str, pre: &str) -> (GgufFile, Expected) {
+pub(crate) fn model(architecture: &str, pre: &str) -> (GgufFile, Expected) {
     let head_dim = if architecture == "qwen3" { 16 } else { HIDDEN / HEADS };
     let mut file = GgufFile { version: 3, metadata: Vec::new(), tensors: Vec::new() };
     let at = |name: &str| format!("{architecture}.{name}");
@@ -195,9 +193,9 @@ pub fn model(architecture: &str, pre: &str) -> (GgufFile, Expected) {
 }
 
 /// Tokens before the 256 letters that stand for bytes.
-pub const SPECIALS: [&str; 3] = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"];
+pub(crate) const SPECIALS: [&str; 3] = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"];
 /// Tokens after the letters; the last two are user-defined and unused.
-pub const WORDS: [&str; 8] = ["He", "ll", "Hell", "Hello", "12", "\u{120}H", "<tool>", "[PAD]"];
+pub(crate) const WORDS: [&str; 8] = ["He", "ll", "Hell", "Hello", "12", "\u{120}H", "<tool>", "[PAD]"];
 const MERGES: [&str; 6] = ["H e", "l l", "He ll", "Hell o", "1 2", "\u{120} H"];
 
 /// Writes a byte-level vocabulary; returns the number of its tokens.
@@ -227,7 +225,7 @@ fn add_vocabulary(file: &mut GgufFile, pre: &str) -> usize {
 }
 
 /// The letter that stands for a byte in byte-level BPE: printable Latin-1 for itself, the others from U+0100 on.
-pub fn letter(byte: u8) -> char {
+pub(crate) fn letter(byte: u8) -> char {
     let stands_for_itself = |byte: u8| matches!(byte, b'!'..=b'~' | 0xa1..=0xac | 0xae..=0xff);
     if stands_for_itself(byte) {
         return char::from(byte);
@@ -237,7 +235,7 @@ pub fn letter(byte: u8) -> char {
 }
 
 /// The id of a token of the small vocabulary.
-pub fn id(token: &str) -> u32 {
+pub(crate) fn id(token: &str) -> u32 {
     let mut letters = token.chars();
     match (SPECIALS.iter().position(|known| *known == token), WORDS.iter().position(|known| *known == token), letters.next()) {
         (Some(place), ..) => place as u32,
@@ -274,7 +272,7 @@ fn in_llama_cpp_order(values: &[f32], heads: usize, head_dim: usize, width: usiz
 }
 
 /// The number of a type, and values in it.
-pub fn encode(values: &[f32], stored: Stored) -> (u32, Vec<u8>) {
+pub(crate) fn encode(values: &[f32], stored: Stored) -> (u32, Vec<u8>) {
     let sixty_fourth = half_bits(1.0 / 64.0).to_le_bytes();
     let as_integer = |value: f32| (value * 64.0) as i32;
     match stored {

@@ -164,7 +164,8 @@ fn look(folder: &Path, record: &ImportRecord) -> anyhow::Result<Found> {
     };
     let is_same_source = found.source_digest == record.source_digest && found.dtype == record.dtype;
     if !is_same_source {
-        return Ok(Found::Other(format!("holds a model imported from {} as {:?}", found.source, found.dtype)));
+        let dtype = weight_type(found.dtype).torch_name();
+        return Ok(Found::Other(format!("holds a model imported from {} as {dtype}", found.source)));
     }
     let is_whole = folder.join(CONFIG).is_file() && !found.files.is_empty();
     let is_whole = is_whole && found.files.keys().all(|name| names.contains(&name.as_str()) && folder.join(name).is_file());

@@ -287,7 +287,7 @@ pub(crate) fn encode(values: &[f32], stored: Stored) -> (u32, Vec<u8>) {
         Stored::Q4_1 => {
             let block = |block: &[f32]| -> Vec<u8> {
                 let nibble = |value: f32| (as_integer(value) + 8) as u8;
-                let pairs = (0..16).map(|place| nibble(block[place]) | nibble(block[place + 16]) << 4);
+                let pairs = (0..16).map(|place| nibble(block[place]) | (nibble(block[place + 16]) << 4));
                 sixty_fourth.into_iter().chain(half_bits(-8.0 / 64.0).to_le_bytes()).chain(pairs).collect()
             };
             (3, values.chunks_exact(32).flat_map(block).collect())
@@ -303,5 +303,5 @@ fn half_bits(value: f32) -> u16 {
     let bits = value.to_bits();
     let exponent = ((bits >> 23) & 0xff) as i32 - 127 + 15;
     assert!((1..31).contains(&exponent) && bits & 0x1fff == 0, "{value}");
-    ((bits >> 16) & 0x8000) as u16 | (exponent as u16) << 10 | ((bits >> 13) & 0x3ff) as u16
+    ((bits >> 16) & 0x8000) as u16 | ((exponent as u16) << 10) | ((bits >> 13) & 0x3ff) as u16
 }

@@ -111,6 +111,8 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         }
         Found::Free | Found::Other(_) => {}
     }
+    // Tried before anything is replaced.
+    let tokenizer = gguf.tokenizer_json()?;
     remove_stale_temporaries(&args.output)?;
     // From here to the end the folder is no model.
     remove_file(&args.output.join(CONFIG))?;
@@ -120,8 +122,6 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         record.files.insert(name.to_owned(), written.digest);
         Ok(())
     };
-    // The tokenizer is tried before the weights are written: they take the time.
-    let tokenizer = gguf.tokenizer_json()?;
     put("tokenizer.json", tokenizer.as_bytes())?;
     put("tokenizer_config.json", &pretty(&gguf.tokenizer_config_json())?)?;
     put("generation_config.json", &pretty(&gguf.generation_config_json())?)?;

@@ -37,6 +37,14 @@ pub enum ModelError {
         /// What is wrong.
         problem: String,
     },
+    /// A GGUF file is damaged, or holds what cannot be put into a model folder.
+    #[error("`{path}` is no usable GGUF file: {problem}")]
+    Gguf {
+        /// The file.
+        path: PathBuf,
+        /// Which field, and what is wrong with it.
+        problem: String,
+    },
     /// A request that the model cannot serve.
     #[error("cannot generate: {0}")]
     Request(String),

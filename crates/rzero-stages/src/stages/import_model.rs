@@ -156,7 +156,7 @@ fn look(folder: &Path, record: &ImportRecord) -> anyhow::Result<Found> {
     };
     let is_same_source = found.source_digest == record.source_digest && found.dtype == record.dtype;
     if !is_same_source {
-        let dtype = weight_type(found.dtype).torch_name();
+        let dtype = found.dtype.torch_name();
         return Ok(Found::Other(format!("holds a model imported from {} as {dtype}", found.source)));
     }
     let is_whole = folder.join(CONFIG).is_file() && !found.files.is_empty();

@@ -64,7 +64,7 @@ fn it_reads_and_writes_as_it_does_in_transformers() {
         let (prompt, written) = (case.tokens("prompt"), case.tokens("greedy"));
         let mut batch = PackedSequences::default();
         batch.push(&prompt[..1], &[&prompt[1..], &written].concat());
-        let logprobs = TrainingModel::new(&weights.config, batch.longest()).forward(&weights, &batch).0.logprobs;
+        let logprobs = TrainingModel::new(&weights.config, batch.longest()).logprobs(&weights, &batch).logprobs;
         let (of_prompt, of_written) = logprobs.split_at(prompt.len() - 1);
         for (part, key) in [(of_prompt, "prompt_logprob"), (of_written, "greedy_logprob")] {
             let sum: f64 = part.iter().map(|value| f64::from(*value)).sum();

@@ -7,7 +7,7 @@
 
 use rzero_model::decoder::{Decoder, Scratch};
 use rzero_model::tokenizer::Tokenizer;
-use rzero_model::training::{PackedSequences, TrainingModel};
+use rzero_model::training::{Keep, PackedSequences, TrainingModel};
 use rzero_model::{ModelConfig, Weights};
 use rzero_schema::vocab::FinishReason;
 use std::path::PathBuf;
@@ -76,37 +76,53 @@ fn greedy_texts_are_the_same_and_end_where_any_of_the_stop_tokens_ends_them() {
     assert!(num_stopped > 0, "one model ends its text by a token that generation_config.json alone names");
 }
 
+/// Layouts of a prompt and its greedy text, with the slope of each log-probability: by itself with all activations kept, and as two halves that
+/// share the prompt, with inputs kept only.
+fn layouts(prompt: &[u32], written: &[u32], asked: usize) -> [(PackedSequences, Vec<f32>, Keep); 2] {
+    let mut plain = PackedSequences::default();
+    plain.push(&prompt[..1], &[&prompt[1..], written].concat());
+    let shared = PackedSequences::shared(&[(prompt, written), (prompt, written)]);
+    assert!(shared.tokens.len() < 2 * (prompt.len() + written.len()), "the prompt is shared");
+    let slope = |at: usize, length: usize, value| if at + asked < length { 0.0 } else { value };
+    let (length, half) = (plain.targets.len(), written.len());
+    let of_plain = (0..length).map(|at| slope(at, length, 1.0)).collect();
+    let of_shared = (0..2 * half).map(|at| slope(at % half, half, 0.5)).collect();
+    [(plain, of_plain, Keep::Activations), (shared, of_shared, Keep::Inputs)]
+}
+
 #[test]
 fn the_training_pass_gives_the_same_logprobs_and_gradients() {
     for (name, weights, golden) in models() {
-        let tokens = [golden.tokens("prompt"), golden.tokens("greedy")].concat();
-        let mut batch = PackedSequences::default();
-        batch.push(&tokens[..1], &tokens[1..]);
-        let training = TrainingModel::new(&weights.config, tokens.len());
-        let (result, tape) = training.forward(&weights, &batch);
-        let difference = worst(&result.logprobs, &golden.floats("logprobs"));
-        assert!(difference < TOLERANCE, "{name}: log-probabilities differ by {difference:e}");
-
-        let asked = golden.number("asked_tokens") as usize;
-        let mut slopes = vec![0.0; result.logprobs.len()];
-        let first = slopes.len() - asked;
-        slopes[first..].fill(1.0);
-        let mut gradient = vec![0.0; weights.values.len()];
-        training.backward(&weights, &batch, tape, &slopes, &mut gradient);
-        let expected = golden.gradients();
+        let (prompt, written) = (golden.tokens("prompt"), golden.tokens("greedy"));
+        let (all_logprobs, expected) = (golden.floats("logprobs"), golden.gradients());
         assert_eq!(expected.len(), weights.layout.parameters.len(), "{name}: parameters");
-        for parameter in &weights.layout.parameters {
-            let (sum, norm) = expected[&parameter.name];
-            let gradient = &gradient[parameter.range.clone()];
-            let our_sum: f64 = gradient.iter().map(|value| f64::from(*value)).sum();
-            let our_norm = gradient.iter().map(|value| f64::from(*value).powi(2)).sum::<f64>().sqrt();
-            assert!(norm > 0.0, "{name} {}: no gradient expected", parameter.name);
-            let difference = (our_norm - norm).abs().max((our_sum - sum).abs()) / norm;
-            assert!(
-                difference < GRADIENT_TOLERANCE,
-                "{name} {}: gradient of sum {our_sum} and norm {our_norm}, expected {sum} and {norm}",
-                parameter.name
-            );
+        let training = TrainingModel::new(&weights.config, prompt.len() + written.len());
+        for (batch, slopes, keep) in layouts(&prompt, &written, golden.number("asked_tokens") as usize) {
+            let (result, tape) = training.forward(&weights, &batch, keep);
+            let mut logprobs = all_logprobs.clone();
+            if keep == Keep::Inputs {
+                logprobs = all_logprobs[prompt.len() - 1..].repeat(2);
+            }
+            let difference = worst(&result.logprobs, &logprobs);
+            assert!(difference < TOLERANCE, "{name}, {keep:?}: log-probabilities differ by {difference:e}");
+
+            let mut gradient = vec![0.0; weights.values.len()];
+            training.backward(&weights, &batch, tape, &slopes, &mut |range, part| {
+                gradient[range].iter_mut().zip(part).for_each(|(sum, value)| *sum += value);
+            });
+            for parameter in &weights.layout.parameters {
+                let (sum, norm) = expected[&parameter.name];
+                let gradient = &gradient[parameter.range.clone()];
+                let our_sum: f64 = gradient.iter().map(|value| f64::from(*value)).sum();
+                let our_norm = gradient.iter().map(|value| f64::from(*value).powi(2)).sum::<f64>().sqrt();
+                assert!(norm > 0.0, "{name} {}: no gradient expected", parameter.name);
+                let difference = (our_norm - norm).abs().max((our_sum - sum).abs()) / norm;
+                assert!(
+                    difference < GRADIENT_TOLERANCE,
+                    "{name} {}, {keep:?}: gradient of sum {our_sum} and norm {our_norm}, expected {sum} and {norm}",
+                    parameter.name
+                );
+            }
         }
     }
 }
@@ -120,7 +136,8 @@ fn both_forms_of_a_configuration_and_what_is_written_of_it_read_alike() {
         };
         let config = read("config.json");
         assert_eq!(config, read("old/config.json"), "{name}");
-        let written = ModelConfig::from_json(&config.to_json().to_string()).unwrap_or_else(|problem| panic!("{name}: {problem}"));
+        let written =
+            ModelConfig::from_json(&config.to_json("float32").to_string()).unwrap_or_else(|problem| panic!("{name}: {problem}"));
         assert_eq!(config, written, "{name}");
     }
 }
@@ -129,7 +146,7 @@ fn both_forms_of_a_configuration_and_what_is_written_of_it_read_alike() {
 fn a_model_of_any_type_and_number_of_shards_is_written_as_one_f32_file_that_reads_back() {
     for (name, weights, _) in models() {
         let other = tempfile::tempdir().unwrap();
-        std::fs::write(other.path().join("config.json"), weights.config.to_json().to_string()).unwrap();
+        std::fs::write(other.path().join("config.json"), weights.config.to_json("float32").to_string()).unwrap();
         std::fs::write(other.path().join("model.safetensors"), weights.to_safetensors()).unwrap();
         let again = Weights::read(other.path()).unwrap();
         assert_eq!(again.values, weights.values, "{name}");

@@ -5,9 +5,9 @@
 
 Needs torch, transformers, safetensors and, for `--run`, pyarrow. What is held against what:
 
-  always       AutoModelForCausalLM finds every tensor and no other; AutoTokenizer opens; its ids fit the model
-  --expected   token ids, greedy texts and logits of a JSON of the form of crates/rzero-model/tests/fixtures/transformers/embedded.json,
-               which the tests hold against this project's own code. It is taken by itself for data/models/tiny
+  always       AutoModelForCausalLM finds every tensor and no other; AutoTokenizer, where the folder has one, fits the model
+  --expected   token ids, greedy texts and logits of a JSON that the tests hold against this project's own code: embedded.json (taken by
+               itself for data/models/tiny), or a golden.json, of crates/rzero-model/tests/fixtures/transformers
   --run        every rollout of a run that was sampled from this checkpoint: the log-probabilities that the stages wrote, and their
                text. Asks this project's binaries themselves, for any checkpoint that a stage has sampled from
 
@@ -36,29 +36,40 @@ def open_folder(folder, failures):
     for kind in ["missing_keys", "unexpected_keys", "mismatched_keys"]:
         if info[kind]:
             failures.append(f"{kind}: {sorted(map(str, info[kind]))}")
-    tokenizer = AutoTokenizer.from_pretrained(folder)
-    if len(tokenizer) > model.config.vocab_size:
-        failures.append(f"the tokenizer has {len(tokenizer)} tokens, the model {model.config.vocab_size}")
     num_parameters = sum(parameter.numel() for parameter in model.parameters())
-    print(f"{folder}: {type(model).__name__}, {num_parameters:,} parameters, {len(tokenizer)} tokens")
+    print(f"{folder}: {type(model).__name__}, {num_parameters:,} parameters, {model.config.vocab_size} tokens")
+    tokenizer = None
+    if (folder / "tokenizer.json").is_file():
+        tokenizer = AutoTokenizer.from_pretrained(folder)
+        if len(tokenizer) > model.config.vocab_size:
+            failures.append(f"the tokenizer has {len(tokenizer)} tokens, the model {model.config.vocab_size}")
     return model.eval(), tokenizer
+
+
+def expected_cases(path):
+    """The cases of a JSON; one made for a model without a tokenizer is one case, with logits of several positions."""
+    expected = json.loads(path.read_text())
+    return expected["cases"] if "cases" in expected else [{**expected, "logits": expected["logits"][-1]}]
 
 
 @torch.no_grad()
 def compare_expected(model, tokenizer, cases, failures):
     worst = 0.0
     for case in cases:
-        text, prompt = case["text"], case["prompt"]
-        if tokenizer(text, add_special_tokens=False).input_ids != prompt:
-            failures.append(f"{text!r}: other token ids")
+        prompt = case["prompt"]
+        name = repr(case.get("text", "the prompt"))
+        if "text" in case and tokenizer(case["text"], add_special_tokens=False).input_ids != prompt:
+            failures.append(f"{name}: other token ids")
         ids = torch.tensor([prompt])
-        logits = model(ids).logits[0, -1]
-        worst = max(worst, (logits - torch.tensor(case["logits"])).abs().max().item())
+        if "logits" in case:
+            logits = model(ids).logits[0, -1]
+            worst = max(worst, (logits - torch.tensor(case["logits"])).abs().max().item())
         greedy = model.generate(ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=len(case["greedy"]))
         written = greedy[0, len(prompt) :].tolist()
+        text = tokenizer.decode(written) if tokenizer else written
         if written != case["greedy"]:
-            failures.append(f"{text!r}: writes {tokenizer.decode(written)!r}, expected {tokenizer.decode(case['greedy'])!r}")
-        print(f"  {text} -> {tokenizer.decode(written)}")
+            failures.append(f"{name}: writes {text!r}, expected {case['greedy']}")
+        print(f"  {name} -> {text!r}")
     print(f"  {len(cases)} prompts: worst difference of a logit {worst:.1e}")
     if not worst < TOLERANCE:
         failures.append(f"logits differ by {worst:.1e}")
@@ -66,11 +77,11 @@ def compare_expected(model, tokenizer, cases, failures):
 
 def rollout_files(folder, run):
     """Tables of rollouts that were sampled from the checkpoint, by what the manifests of the run name as their inputs."""
-    weights = (folder / "model.safetensors").resolve()
+    config = (folder / "config.json").resolve()
     for path in sorted(run.rglob("manifest-*.json")):
         manifest = json.loads(path.read_text())
         names = [record["path"] for record in manifest["inputs"]]
-        is_sampled_from = any((base / name).resolve() == weights for name in names for base in [run, ROOT])
+        is_sampled_from = any((base / name).resolve() == config for name in names for base in [run, ROOT])
         for record in manifest["outputs"]:
             if is_sampled_from and record["table"] == "rollouts":
                 yield run / record["path"]
@@ -119,7 +130,7 @@ def main():
         expected = EMBEDDED_EXPECTED
     num_compared = 0
     if expected is not None:
-        cases = json.loads(expected.read_text())["cases"]
+        cases = expected_cases(expected)
         compare_expected(model, tokenizer, cases, failures)
         num_compared += len(cases)
     if arguments.run is not None:

@@ -142,13 +142,17 @@ fn both_forms_of_a_configuration_and_what_is_written_of_it_read_alike() {
     }
 }
 
+/// With `RZERO_EXPORT` the folders are written there and stay, for `tests/python/opens_in_transformers.py` to open.
 #[test]
 fn a_model_of_any_type_and_number_of_shards_is_written_as_one_f32_file_that_reads_back() {
+    let temporary = tempfile::tempdir().unwrap();
+    let root = std::env::var_os("RZERO_EXPORT").map_or_else(|| temporary.path().to_path_buf(), PathBuf::from);
     for (name, weights, _) in models() {
-        let other = tempfile::tempdir().unwrap();
-        std::fs::write(other.path().join("config.json"), weights.config.to_json("float32").to_string()).unwrap();
-        std::fs::write(other.path().join("model.safetensors"), weights.to_safetensors()).unwrap();
-        let again = Weights::read(other.path()).unwrap();
+        let other = root.join(name);
+        std::fs::create_dir_all(&other).unwrap();
+        std::fs::write(other.join("config.json"), weights.config.to_json("float32").to_string()).unwrap();
+        std::fs::write(other.join("model.safetensors"), weights.to_safetensors()).unwrap();
+        let again = Weights::read(&other).unwrap();
         assert_eq!(again.values, weights.values, "{name}");
         assert_eq!(again.config, weights.config, "{name}");
     }

@@ -164,7 +164,11 @@ impl ModelConfig {
             num_layers: raw.num_hidden_layers,
             num_heads: raw.num_attention_heads,
             num_kv_heads: raw.num_key_value_heads.unwrap_or(raw.num_attention_heads),
-            head_dim: raw.head_dim.unwrap_or(raw.hidden_size / raw.num_attention_heads.max(1)),
+            head_dim: raw.head_dim.unwrap_or(match family {
+                // What transformers takes where a Qwen3 configuration leaves it out.
+                Family::Qwen3 => 128,
+                Family::Llama | Family::Qwen2 => raw.hidden_size / raw.num_attention_heads.max(1),
+            }),
             vocab_size: raw.vocab_size,
             rms_norm_eps: raw.rms_norm_eps,
             rope_theta: rope.theta,

@@ -237,9 +237,10 @@ impl Weights {
 /// # Errors
 /// When there are none, or the index is broken or names files outside the folder.
 pub fn weights_files(folder: &Path) -> Result<Vec<PathBuf>, ModelError> {
-    let index = folder.join(WEIGHTS_INDEX);
-    if !index.exists() {
-        return Ok(vec![folder.join(WEIGHTS_FILE)]);
+    let (single, index) = (folder.join(WEIGHTS_FILE), folder.join(WEIGHTS_INDEX));
+    // Where both are there transformers takes the single file.
+    if single.exists() || !index.exists() {
+        return Ok(vec![single]);
     }
     let refuse = |problem: String| ModelError::Weights { path: index.clone(), problem };
     let text = std::fs::read_to_string(&index).map_err(|source| ModelError::Io { path: index.clone(), source })?;

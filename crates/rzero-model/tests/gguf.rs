@@ -9,8 +9,8 @@ use gguf_file::{Entry, Expected, GgufFile, Stored, decimal, encode, flag, id, in
 use proptest::prelude::*;
 use rzero_model::ModelError;
 use rzero_model::gguf::Gguf;
-use rzero_schema::vocab::FloatType;
 use rzero_model::tokenizer::Tokenizer;
+use rzero_schema::vocab::FloatType;
 use safetensors::SafeTensors;
 use safetensors::tensor::Dtype;
 use serde_json::{Value, json};

@@ -71,7 +71,9 @@ impl Policy {
         if self.holds_special_token(question) {
             let start: String = question.chars().take(80).collect();
             let message = format!("a question spells out a special token of the model: {start:?}");
-            return Err(StageFailure::input(message).hint("remove it from the problems: it would become a part of the prompt").into());
+            return Err(StageFailure::input(message)
+                .hint("remove it from the problems: it would become a part of the prompt")
+                .into());
         }
         prompt.render(question)
     }

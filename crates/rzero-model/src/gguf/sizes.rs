@@ -3,8 +3,8 @@
 //! What changes the forward pass and cannot be said in config.json is refused by its key. Rotary scaling is translated where it is
 //! linear or YaRN; where the header gives a factor and no type it is linear, as in llama.cpp.
 
-use rzero_schema::vocab::FloatType;
 use super::header::Header;
+use rzero_schema::vocab::FloatType;
 use serde_json::{Value, json};
 
 /// The architectures that are served.

@@ -4,12 +4,12 @@
 //! (2j, 2j+1) of a head. Hugging Face turns (j, j + head_dim/2), so row 2j + half of the file is row half * head_dim/2 + j of the
 //! model. Qwen files keep Hugging Face's order. Nothing larger than a few rows is held at once.
 
-use rzero_schema::vocab::FloatType;
-use crate::tensor_file;
 use super::header::{Header, TensorPlace};
 use super::sizes::{Architecture, Sizes};
+use crate::tensor_file;
 use candle_core::CpuStorage;
 use half::f16;
+use rzero_schema::vocab::FloatType;
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;

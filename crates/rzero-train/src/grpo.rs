@@ -5,10 +5,11 @@
 
 use crate::batch::{MicroBatch, Sequence, micro_batches};
 use crate::error::TrainError;
-use crate::gradient::{accumulate, logprobs};
+use crate::{device_gradient, gradient};
 use crate::loss::{TokenLoss, token_loss, token_weights};
 use crate::optim::{AdamSettings, AdamState, adamw, clip};
 use rzero_model::Weights;
+use rzero_model::device::Accelerator;
 use rzero_model::training::TokenLogprobs;
 use rzero_schema::profile::GrpoSettings;
 use std::sync::atomic::AtomicBool;
@@ -78,6 +79,8 @@ pub struct GrpoStep<'a> {
     pub length_limit: usize,
     /// The reference policy; not used where `kl_coef` is 0.
     pub reference: &'a Weights,
+    /// Where gradients are computed; without one, on the CPU with the threads of the current pool. The optimiser is always there.
+    pub accelerator: Option<&'a Accelerator>,
     /// Set from outside to stop early; the weights are then half updated and must be thrown away.
     pub interrupt: &'a AtomicBool,
     /// Told how many completion tokens have gone forward and backward.
@@ -156,14 +159,24 @@ pub fn grpo_step(
         let batches = micro_batches(&sequences, settings.micro_batch_tokens, &weights.config)?;
 
         let clock = Instant::now();
-        let reference = if settings.kl_coef > 0.0 { Some(logprobs(step.reference, &batches, step.interrupt)?) } else { None };
+        let reference = match (settings.kl_coef > 0.0, step.accelerator) {
+            (false, _) => None,
+            (true, None) => Some(gradient::logprobs(step.reference, &batches, step.interrupt)?),
+            (true, Some(device)) => Some(device_gradient::logprobs(device, step.reference, &batches, step.interrupt)?),
+        };
         timings.reference += clock.elapsed();
 
         let clock = Instant::now();
-        let (mut gradient, kept) = accumulate(weights, &batches, step.interrupt, step.on_tokens, |index, new| {
+        let token_slopes = |index: usize, new: &TokenLogprobs| {
             let reference = reference.as_ref().map(|all| all[index].logprobs.as_slice());
             slopes(&batches[index], samples, &token_weight, new, reference, settings)
-        })?;
+        };
+        let (mut gradient, kept) = match step.accelerator {
+            None => gradient::accumulate(weights, &batches, step.interrupt, step.on_tokens, token_slopes)?,
+            Some(device) => {
+                device_gradient::accumulate(device, weights, &batches, step.interrupt, step.on_tokens, token_slopes)?
+            }
+        };
         timings.gradient += clock.elapsed();
         let mut update_sums = Sums::default();
         kept.iter().for_each(|kept| update_sums.add(kept));

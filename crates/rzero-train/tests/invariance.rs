@@ -97,6 +97,7 @@ fn run(threads: usize, micro_batch_tokens: usize) -> (Weights, TrainState, GrpoM
         learning_rate: 1e-3,
         length_limit: 12,
         reference: &reference,
+        accelerator: None,
         interrupt: &interrupt,
         on_tokens: &|_| (),
     };
@@ -142,6 +143,7 @@ fn a_step_resumed_from_files_is_the_step_that_was_never_stopped() {
         learning_rate: 1e-3,
         length_limit: 12,
         reference: &reference,
+        accelerator: None,
         interrupt: &interrupt,
         on_tokens: &|_| (),
     };
@@ -175,6 +177,7 @@ fn bad_rollouts_and_interrupts_are_errors_and_not_panics() {
             learning_rate: 1e-3,
             length_limit: 12,
             reference: &reference,
+        accelerator: None,
             interrupt: &interrupt,
             on_tokens: &|_| (),
         };

@@ -91,7 +91,16 @@ fn step_policy(
     let progress = Progress::start("updating", num_tokens as u64, "tokens");
     let on_tokens = |count: usize| progress.advance(count as u64);
     let interrupt = context.interrupt.flag();
-    let step = GrpoStep { settings, learning_rate, length_limit, reference: &reference, interrupt, on_tokens: &on_tokens };
+    let accelerator = context.device.open()?;
+    let step = GrpoStep {
+        settings,
+        learning_rate,
+        length_limit,
+        reference: &reference,
+        accelerator: accelerator.as_ref(),
+        interrupt,
+        on_tokens: &on_tokens,
+    };
     let (figures, timings) = grpo_step(&mut weights, &mut state.adam, &samples, &step).map_err(|error| match error {
         TrainError::Interrupted | TrainError::Model(ModelError::Interrupted) => anyhow::Error::from(Interrupted),
         other => other.into(),

@@ -1,0 +1,65 @@
+//! As [`crate::gradient`], on a device: micro-batches one after the other, gradients added on the host in their order.
+//!
+//! The weights are copied to the device for each call, since the optimiser moves them on the host, and leave it afterwards. What a
+//! device gives is right up to rounding and not the same bits twice; see [`rzero_model::device`], also for what was tested.
+
+use crate::batch::MicroBatch;
+use crate::error::TrainError;
+use rzero_model::Weights;
+use rzero_model::device::{Accelerator, DeviceModel};
+use rzero_model::training::TokenLogprobs;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+fn device_model(accelerator: &Accelerator, weights: &Weights, batches: &[MicroBatch]) -> Result<DeviceModel, TrainError> {
+    let longest = batches.iter().map(|batch| batch.packed.longest()).max().unwrap_or(0);
+    Ok(DeviceModel::new(weights, accelerator, longest)?)
+}
+
+/// Log-probability of every completion token, micro-batch by micro-batch.
+///
+/// # Errors
+/// When interrupted, or the device fails.
+pub fn logprobs(
+    accelerator: &Accelerator,
+    weights: &Weights,
+    batches: &[MicroBatch],
+    interrupt: &AtomicBool,
+) -> Result<Vec<TokenLogprobs>, TrainError> {
+    let model = device_model(accelerator, weights, batches)?;
+    let mut all = Vec::with_capacity(batches.len());
+    for batch in batches {
+        if interrupt.load(Ordering::Relaxed) {
+            return Err(TrainError::Interrupted);
+        }
+        all.push(model.forward(&batch.packed)?.0);
+    }
+    Ok(all)
+}
+
+/// Runs all micro-batches forward and backward, as [`crate::gradient::accumulate`] does.
+///
+/// # Errors
+/// When interrupted, or the device fails.
+pub fn accumulate<T>(
+    accelerator: &Accelerator,
+    weights: &Weights,
+    batches: &[MicroBatch],
+    interrupt: &AtomicBool,
+    on_tokens: &(dyn Fn(usize) + Sync),
+    token_slopes: impl Fn(usize, &TokenLogprobs) -> (Vec<f32>, T),
+) -> Result<(Vec<f32>, Vec<T>), TrainError> {
+    let model = device_model(accelerator, weights, batches)?;
+    let mut total = vec![0f32; weights.values.len()];
+    let mut kept = Vec::with_capacity(batches.len());
+    for (index, batch) in batches.iter().enumerate() {
+        if interrupt.load(Ordering::Relaxed) {
+            return Err(TrainError::Interrupted);
+        }
+        let (logprobs, tape) = model.forward(&batch.packed)?;
+        let (slopes, keep) = token_slopes(index, &logprobs);
+        model.backward(&batch.packed, tape, &slopes, &mut total)?;
+        on_tokens(batch.packed.targets.len());
+        kept.push(keep);
+    }
+    Ok((total, kept))
+}

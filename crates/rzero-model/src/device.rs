@@ -163,10 +163,10 @@ impl Upload<'_> {
     }
 }
 
-/// Angle of one position a pair of components, in radians. // (head_dim / 2)
-fn rotary_frequencies(config: &ModelConfig) -> Vec<f64> {
+/// Angle of one position a pair of components, in radians, (head_dim / 2), and what cos and sin are multiplied by.
+fn rotary_frequencies(config: &ModelConfig) -> (Vec<f64>, f64) {
     let head_dim = config.head_dim as f64;
-    (0..config.head_dim / 2).map(|index| config.rope_theta.powf(-2.0 * index as f64 / head_dim)).collect()
+    ((0..config.head_dim / 2).map(|index| config.rope_theta.powf(-2.0 * index as f64 / head_dim)).collect(), 1.0)
 }
 
 /// cos and sin of every position, on the device: the numbers of [`crate::kernels::RotaryTable`]. // (positions, head_dim / 2), f32
@@ -185,10 +185,10 @@ struct Rotation {
 
 impl Rotary {
     fn new(config: &ModelConfig, positions: usize, device: &Device) -> Result<Self> {
-        let frequencies = rotary_frequencies(config);
+        let (frequencies, amplitude) = rotary_frequencies(config);
         let table = |of: fn(f64) -> f64| {
-            let angles = (0..positions).flat_map(|position| frequencies.iter().map(move |by| of(position as f64 * by) as f32));
-            Tensor::from_vec(angles.collect::<Vec<f32>>(), (positions, frequencies.len()), device)
+            let row = |position: usize| frequencies.iter().map(move |by| (amplitude * of(position as f64 * by)) as f32);
+            Tensor::from_vec((0..positions).flat_map(row).collect::<Vec<f32>>(), (positions, frequencies.len()), device)
         };
         Ok(Self { cos: table(f64::cos)?, sin: table(f64::sin)? })
     }

@@ -88,10 +88,7 @@ pub(crate) fn all_items(requests: &[Request]) -> Vec<(usize, usize)> {
 }
 
 /// Puts all completions, each with its number among [`all_items`], into the order of requests and streams.
-pub(crate) fn by_request(
-    requests: &[Request],
-    finished: impl IntoIterator<Item = (usize, Completion)>,
-) -> Vec<Vec<Completion>> {
+pub(crate) fn by_request(requests: &[Request], finished: impl IntoIterator<Item = (usize, Completion)>) -> Vec<Vec<Completion>> {
     let mut finished: Vec<(usize, Completion)> = finished.into_iter().collect();
     finished.sort_unstable_by_key(|(item, _)| *item);
     let mut completions = finished.into_iter().map(|(_, completion)| completion);

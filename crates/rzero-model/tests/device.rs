@@ -12,6 +12,7 @@ use rzero_model::{ModelConfig, ModelError, Weights};
 use rzero_schema::profile::SamplingSettings;
 use rzero_schema::vocab::{FinishReason, Phase};
 use serde_json::json;
+use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 const VOCAB: usize = 40;
@@ -119,7 +120,8 @@ fn completions_are_those_of_the_cpu_for_any_batch_size_and_any_threads() {
                     tokens.fetch_add(count, Ordering::Relaxed);
                 };
                 let sampling = sampling(temperature);
-                let actual = generate_on_device(&device, &requests, &sampling, work(threads, batch_size), &on_completion).unwrap();
+                let actual =
+                    generate_on_device(&device, &requests, &sampling, work(threads, batch_size), &on_completion).unwrap();
                 let what = format!("{:?}, temperature {temperature}, batch {batch_size}", weights.config.family);
                 assert_same(&actual, &expected, &what);
                 let written: usize = actual.iter().flatten().map(|completion| completion.tokens.len()).sum();
@@ -173,7 +175,10 @@ fn cpu_gradient(weights: &Weights, batch: &PackedSequences) -> Vec<f32> {
 
 fn device_gradient(device: &DeviceModel, batch: &PackedSequences, gradient: &mut [f32]) {
     let (_, tape) = device.forward(batch).unwrap();
-    device.backward(batch, tape, &slopes(batch), gradient).unwrap();
+    let mut sink = |range: Range<usize>, part: &[f32]| {
+        gradient[range].iter_mut().zip(part).for_each(|(sum, part)| *sum += part);
+    };
+    device.backward(batch, tape, &slopes(batch), &mut sink).unwrap();
 }
 
 #[test]
@@ -184,6 +189,7 @@ fn logprobs_entropies_and_every_parameters_gradient_are_the_trainers() {
         let device = on_device(&weights);
         let expected = TrainingModel::new(&weights.config, batch.longest()).forward(&weights, &batch).0;
         let actual = device.forward(&batch).unwrap().0;
+        assert_eq!(device.logprobs(&batch).unwrap(), actual);
         assert!(worst(&actual.logprobs, &expected.logprobs) < 1e-4, "{family:?}");
         assert!(worst(&actual.entropies, &expected.entropies) < 1e-4, "{family:?}");
 
@@ -193,10 +199,6 @@ fn logprobs_entropies_and_every_parameters_gradient_are_the_trainers() {
         for (name, distance) in distances(&weights, &gradient, &expected) {
             assert!(distance < 1e-4, "{family:?} {name}: relative difference {distance:e}");
         }
-        // Gradients are added to what is there.
-        device_gradient(&device, &batch, &mut gradient);
-        let twice: Vec<f32> = expected.iter().map(|value| 2.0 * value).collect();
-        assert!(distances(&weights, &gradient, &twice).iter().all(|(_, distance)| *distance < 1e-4));
     }
 }
 
@@ -260,9 +262,6 @@ fn what_does_not_fit_is_refused_and_an_interrupt_stops() {
     assert!(matches!(device.prefill(&[]), Err(ModelError::Request(_))));
     let mut batch = PackedSequences::default();
     batch.push(&[1; 60], &[1; 5]);
-    assert!(matches!(device.forward(&batch), Err(ModelError::Request(_))));
-    let mut batch = packed();
-    batch.rows[1] = batch.rows[0];
     assert!(matches!(device.forward(&batch), Err(ModelError::Request(_))));
     if !cfg!(feature = "cuda") {
         assert!(matches!(Accelerator::cuda(0, Precision::F32), Err(ModelError::Device(_))));

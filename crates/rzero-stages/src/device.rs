@@ -56,9 +56,11 @@ impl FromStr for DeviceChoice {
         };
         let precision = match parts.next() {
             None => DevicePrecision::F32,
-            Some(name) => {
-                DevicePrecision::ALL.iter().find(|(_, known)| *known == name).map(|(precision, _)| *precision).ok_or_else(refuse)?
-            }
+            Some(name) => DevicePrecision::ALL
+                .iter()
+                .find(|(_, known)| *known == name)
+                .map(|(precision, _)| *precision)
+                .ok_or_else(refuse)?,
         };
         match (kind, parts.next()) {
             ("cpu", None) if text == "cpu" => Ok(Self::Cpu),

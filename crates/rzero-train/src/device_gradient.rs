@@ -8,6 +8,7 @@ use crate::error::TrainError;
 use rzero_model::Weights;
 use rzero_model::device::{Accelerator, DeviceModel};
 use rzero_model::training::TokenLogprobs;
+use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 fn device_model(accelerator: &Accelerator, weights: &Weights, batches: &[MicroBatch]) -> Result<DeviceModel, TrainError> {
@@ -31,12 +32,13 @@ pub fn logprobs(
         if interrupt.load(Ordering::Relaxed) {
             return Err(TrainError::Interrupted);
         }
-        all.push(model.forward(&batch.packed)?.0);
+        all.push(model.logprobs(&batch.packed)?);
     }
     Ok(all)
 }
 
-/// Runs all micro-batches forward and backward, as [`crate::gradient::accumulate`] does.
+/// Runs all micro-batches forward and backward, as [`crate::gradient::accumulate`] does, and hands the gradient of the sum of all
+/// losses to `sink`, part by part: a range of the flat weights, and the numbers to be added there.
 ///
 /// # Errors
 /// When interrupted, or the device fails.
@@ -46,10 +48,10 @@ pub fn accumulate<T>(
     batches: &[MicroBatch],
     interrupt: &AtomicBool,
     on_tokens: &(dyn Fn(usize) + Sync),
+    sink: &mut dyn FnMut(Range<usize>, &[f32]),
     token_slopes: impl Fn(usize, &TokenLogprobs) -> (Vec<f32>, T),
-) -> Result<(Vec<f32>, Vec<T>), TrainError> {
+) -> Result<Vec<T>, TrainError> {
     let model = device_model(accelerator, weights, batches)?;
-    let mut total = vec![0f32; weights.values.len()];
     let mut kept = Vec::with_capacity(batches.len());
     for (index, batch) in batches.iter().enumerate() {
         if interrupt.load(Ordering::Relaxed) {
@@ -57,9 +59,9 @@ pub fn accumulate<T>(
         }
         let (logprobs, tape) = model.forward(&batch.packed)?;
         let (slopes, keep) = token_slopes(index, &logprobs);
-        model.backward(&batch.packed, tape, &slopes, &mut total)?;
+        model.backward(&batch.packed, tape, &slopes, sink)?;
         on_tokens(batch.packed.targets.len());
         kept.push(keep);
     }
-    Ok((total, kept))
+    Ok(kept)
 }

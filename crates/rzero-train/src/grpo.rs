@@ -5,13 +5,15 @@
 
 use crate::batch::{MicroBatch, Sequence, micro_batches};
 use crate::error::TrainError;
-use crate::{device_gradient, gradient};
 use crate::loss::{TokenLoss, token_loss, token_weights};
 use crate::optim::{AdamSettings, AdamState, adamw, clip};
+use crate::{device_gradient, gradient};
 use rzero_model::Weights;
 use rzero_model::device::Accelerator;
+use rzero_model::kernels::add_scaled;
 use rzero_model::training::TokenLogprobs;
 use rzero_schema::profile::GrpoSettings;
+use std::ops::Range;
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
@@ -174,7 +176,11 @@ pub fn grpo_step(
         let (mut gradient, kept) = match step.accelerator {
             None => gradient::accumulate(weights, &batches, step.interrupt, step.on_tokens, token_slopes)?,
             Some(device) => {
-                device_gradient::accumulate(device, weights, &batches, step.interrupt, step.on_tokens, token_slopes)?
+                let mut total = vec![0f32; weights.values.len()];
+                let sink = &mut |range: Range<usize>, part: &[f32]| add_scaled(&mut total[range], 1.0, part);
+                let (interrupt, on_tokens) = (step.interrupt, step.on_tokens);
+                let kept = device_gradient::accumulate(device, weights, &batches, interrupt, on_tokens, sink, token_slopes)?;
+                (total, kept)
             }
         };
         timings.gradient += clock.elapsed();

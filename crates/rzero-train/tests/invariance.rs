@@ -177,7 +177,7 @@ fn bad_rollouts_and_interrupts_are_errors_and_not_panics() {
             learning_rate: 1e-3,
             length_limit: 12,
             reference: &reference,
-        accelerator: None,
+            accelerator: None,
             interrupt: &interrupt,
             on_tokens: &|_| (),
         };

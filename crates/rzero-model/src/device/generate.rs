@@ -126,7 +126,8 @@ pub fn generate_on_device(
     let longest = requests.iter().map(|request| request.prompt.len()).max().unwrap_or(0);
     let capacity = longest.saturating_add(sampling.max_tokens).min(config.max_positions);
     if !items.is_empty() && capacity > model.rotary.num_positions() {
-        let problem = format!("sequences reach {capacity} positions, the device was prepared for {}", model.rotary.num_positions());
+        let problem =
+            format!("sequences reach {capacity} positions, the device was prepared for {}", model.rotary.num_positions());
         return Err(ModelError::Request(problem));
     }
     let num_rows = work.batch_size.clamp(1, items.len().max(1));
@@ -202,9 +203,8 @@ fn draw(samplers: &mut [Sampler], logits: &[f32], vocab: usize, rows: &mut [Row]
     let share = rows.len().div_ceil(samplers.len());
     std::thread::scope(|scope| {
         let parts = samplers.iter_mut().zip(logits.chunks(share * vocab)).zip(rows.chunks_mut(share));
-        let threads: Vec<_> = parts
-            .map(|((sampler, logits), rows)| scope.spawn(move || draw_some(sampler, logits, rows)))
-            .collect();
+        let threads: Vec<_> =
+            parts.map(|((sampler, logits), rows)| scope.spawn(move || draw_some(sampler, logits, rows))).collect();
         threads.into_iter().flat_map(|thread| thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))).collect()
     })
 }

@@ -3,8 +3,9 @@
 //! Formulas as in the CPU's head: log p_t = z_t - logsumexp(z), d log p_t / dz = onehot_t - p, entropy = logsumexp(z) - sum p z. Logits exist
 //! for some rows at a time and are made again in the backward pass, so that (M x vocabulary) is never held.
 
+use super::DeviceModel;
 use super::layer::rms_norm;
-use super::{DeviceModel, training::Gradient};
+use super::training::{Sink, required};
 use crate::training::{PackedSequences, TokenLogprobs};
 use candle_core::{D, DType, Result, Tensor, Var};
 
@@ -48,14 +49,14 @@ impl DeviceModel {
         Ok(result)
     }
 
-    /// Adds the gradients of the output projection and the final norm; returns that of x. // slopes: (M); x and what is returned: (M, D)
+    /// Hands over the gradient of the final norm; returns those of x and, on the host, of the output projection. // slopes: (M); x and its gradient: (M, D)
     pub(super) fn head_backward(
         &self,
         x: &Tensor,
         batch: &PackedSequences,
         slopes: &[f32],
-        gradient: &mut Gradient<'_>,
-    ) -> Result<Tensor> {
+        sink: &mut Sink<'_>,
+    ) -> Result<(Tensor, Vec<f32>)> {
         let x = Var::from_tensor(x)?;
         let normed = rms_norm(&x, &self.final_norm, self.config.rms_norm_eps)?;
         let rows = normed.detach();
@@ -73,10 +74,9 @@ impl DeviceModel {
             dhead = (dhead + dlogits.t()?.matmul(&rows)?.to_dtype(DType::F32)?)?;
             drows.push(dlogits.matmul(&self.head)?);
         }
-        gradient.add(&self.layout.head, &dhead)?;
-        drop(dhead);
+        let dhead = sink.fetch(&dhead)?;
         let gradients = (normed * Tensor::cat(&drows, 0)?)?.sum_all()?.backward()?;
-        gradient.add_of(&gradients, &self.layout.final_norm, &self.final_norm)?;
-        super::training::required(&gradients, &x)
+        sink.add(&self.layout.final_norm, &required(&gradients, &self.final_norm)?)?;
+        Ok((required(&gradients, &x)?, dhead))
     }
 }

@@ -1,16 +1,16 @@
 //! Log-probabilities of packed sequences and the gradient of all weights, on a device: the contract of [`crate::training`].
 //!
 //! The forward pass records no graph and keeps the input of every layer only. The backward pass goes through the layers from the last
-//! to the first; in each it makes three small graphs anew (projections, attention of one group at a time, the rest), runs candle's
-//! autograd through them by the scalar `sum(output * gradient of the output)`, and adds the layer's gradient to the flat one on the
-//! host before it goes on. So there is never more on the device than the weights, one (N, D) tensor a layer, and the activations and
-//! gradients of one layer. The embedding's gradient is added on the host, row by row in order.
+//! to the first; in each it makes small graphs anew (projections, attention of one group at a time, the rest), runs candle's autograd
+//! through them by the scalar `sum(output * gradient of the output)`, and hands the layer's gradient to the host before it goes on. So
+//! there is never more on the device than the weights, one (N, D) tensor a layer, and the activations and gradients of one layer. The
+//! embedding's gradient is added up on the host, row by row in order.
 //!
 //! Slopes are multiplied by a power of two on their way in and divided by it on their way out, so that those of thousands of tokens do
 //! not vanish in f16.
 
-use super::layer::{Projected, attend};
-use super::packing::Group;
+use super::layer::Projected;
+use super::packing::{Group, Segment, positions, segments};
 use super::{DeviceModel, Rotation};
 use crate::error::ModelError;
 use crate::kernels::add_scaled;
@@ -28,22 +28,25 @@ pub struct DeviceTape {
     asked: Tensor,       // the last layer's output at the asked rows, (M, D)
 }
 
-/// The flat gradient on the host.
-pub(super) struct Gradient<'a> {
-    flat: &'a mut [f32],
+/// Where finished parts of the gradient go, by their range in the flat weights.
+pub(super) struct Sink<'a> {
+    take: &'a mut dyn FnMut(Range<usize>, &[f32]),
     /// Undoes the scaling of slopes.
     factor: f32,
 }
 
-impl Gradient<'_> {
-    pub(super) fn add(&mut self, range: &Range<usize>, part: &Tensor) -> Result<()> {
-        let part = part.to_dtype(DType::F32)?.flatten_all()?.to_vec1::<f32>()?;
-        add_scaled(&mut self.flat[range.clone()], self.factor, &part);
-        Ok(())
+impl Sink<'_> {
+    /// A part of the gradient on the host, its scaling undone.
+    pub(super) fn fetch(&self, part: &Tensor) -> Result<Vec<f32>> {
+        let mut part = part.to_dtype(DType::F32)?.flatten_all()?.to_vec1::<f32>()?;
+        part.iter_mut().for_each(|value| *value *= self.factor);
+        Ok(part)
     }
 
-    pub(super) fn add_of(&mut self, gradients: &GradStore, range: &Range<usize>, parameter: &Tensor) -> Result<()> {
-        self.add(range, &required(gradients, parameter)?)
+    pub(super) fn add(&mut self, range: &Range<usize>, part: &Tensor) -> Result<()> {
+        let part = self.fetch(part)?;
+        (self.take)(range.clone(), &part);
+        Ok(())
     }
 }
 
@@ -53,39 +56,60 @@ pub(super) fn required(gradients: &GradStore, variable: &Tensor) -> Result<Tenso
 }
 
 impl DeviceModel {
+    /// Log-probabilities and entropies at the asked positions.
+    ///
+    /// # Errors
+    /// When a sequence is longer than the model was prepared for, or the device fails.
+    pub fn logprobs(&self, batch: &PackedSequences) -> std::result::Result<TokenLogprobs, ModelError> {
+        self.check(batch)?;
+        Ok(self.forward_segments(batch, &segments(batch), None)?.0)
+    }
+
     /// Log-probabilities and entropies at the asked positions, with the tape for [`Self::backward`].
     ///
     /// # Errors
-    /// When a sequence is longer than the model was prepared for, the asked rows do not ascend, or the device fails.
+    /// As [`Self::logprobs`].
     pub fn forward(&self, batch: &PackedSequences) -> std::result::Result<(TokenLogprobs, DeviceTape), ModelError> {
-        if batch.longest() > self.rotary.num_positions() {
-            let (length, positions) = (batch.longest(), self.rotary.num_positions());
-            return Err(ModelError::Request(format!("a sequence has {length} tokens, the device was prepared for {positions}")));
-        }
-        if !batch.rows.is_sorted_by(|row, next| row < next) {
-            return Err(ModelError::Request("a row is asked for twice".to_owned()));
-        }
-        Ok(self.forward_checked(batch)?)
+        self.check(batch)?;
+        let mut inputs = Vec::with_capacity(self.layers.len());
+        let (result, groups, rotation, asked) = self.forward_segments(batch, &segments(batch), Some(&mut inputs))?;
+        Ok((result, DeviceTape { groups, rotation, inputs, asked }))
     }
 
-    fn forward_checked(&self, batch: &PackedSequences) -> Result<(TokenLogprobs, DeviceTape)> {
-        let positions: Vec<u32> = batch.segments.iter().flat_map(|segment| 0..segment.len() as u32).collect();
-        let rotation = self.rotary.rows(&self.indices(&positions)?)?;
-        let groups = Group::all(batch, self.device())?;
+    fn check(&self, batch: &PackedSequences) -> std::result::Result<(), ModelError> {
+        let (length, positions) = (batch.longest(), self.rotary.num_positions());
+        if length > positions {
+            return Err(ModelError::Request(format!("a sequence has {length} tokens, the device was prepared for {positions}")));
+        }
+        Ok(())
+    }
+
+    /// Pushes the input of every layer where they are wanted; returns also what the last layer gave at the asked rows.
+    fn forward_segments(
+        &self,
+        batch: &PackedSequences,
+        segments: &[Segment],
+        mut inputs: Option<&mut Vec<Tensor>>,
+    ) -> Result<(TokenLogprobs, Vec<Group>, Rotation, Tensor)> {
+        let rotation = self.rotary.rows(&self.indices(&positions(segments))?)?;
+        let groups = Group::all(segments, self.device())?;
         let mut x = self.embed(&batch.tokens)?; // (N, D)
-        let mut inputs = Vec::with_capacity(self.layers.len());
         for layer in &self.layers {
             let projected = layer.project(&self.config, &x, &rotation)?;
             let attended = self.attend_all(&groups, &projected)?;
             let next = layer.finish(&self.config, &x, &attended)?;
-            inputs.push(std::mem::replace(&mut x, next));
+            let input = std::mem::replace(&mut x, next);
+            if let Some(inputs) = &mut inputs {
+                inputs.push(input);
+            }
         }
         let asked = x.index_select(&self.indices(&batch.rows)?, 0)?;
         let result = if batch.rows.is_empty() { TokenLogprobs::default() } else { self.head_forward(&asked, batch)? };
-        Ok((result, DeviceTape { groups, rotation, inputs, asked }))
+        Ok((result, groups, rotation, asked))
     }
 
-    /// Adds to `gradient` the gradient of `sum_i dlogprobs[i] * logprobs[i]`. // gradient: as the flat weights
+    /// Hands the gradient of `sum_i dlogprobs[i] * logprobs[i]` to `sink`, every parameter once: its range in the flat weights, and
+    /// its numbers. Nothing where nothing was asked for.
     ///
     /// # Errors
     /// When the device fails.
@@ -94,50 +118,44 @@ impl DeviceModel {
         batch: &PackedSequences,
         tape: DeviceTape,
         dlogprobs: &[f32],
-        gradient: &mut [f32],
+        sink: &mut dyn FnMut(Range<usize>, &[f32]),
     ) -> std::result::Result<(), ModelError> {
         if batch.rows.is_empty() {
             return Ok(());
         }
         let scale = scale_of(dlogprobs);
         let slopes: Vec<f32> = dlogprobs.iter().map(|slope| slope * scale).collect();
-        let mut gradient = Gradient { flat: gradient, factor: 1.0 / scale };
-        let dasked = self.head_backward(&tape.asked, batch, &slopes, &mut gradient)?;
+        let mut sink = Sink { take: sink, factor: 1.0 / scale };
+        let DeviceTape { groups, rotation, mut inputs, asked } = tape;
+        let (dasked, dhead) = self.head_backward(&asked, batch, &slopes, &mut sink)?;
         let mut dx = self.spread(&dasked, batch)?; // (N, D)
-        let DeviceTape { groups, rotation, mut inputs, .. } = tape;
         while let Some(input) = inputs.pop() {
-            dx = self.layer_backward(inputs.len(), &groups, &rotation, &input, &dx, &mut gradient)?;
+            dx = self.layer_backward(inputs.len(), &groups, &rotation, &input, &dx, &mut sink)?;
         }
-        let dx = dx.to_dtype(DType::F32)?.flatten_all()?.to_vec1::<f32>().map_err(ModelError::from)?;
+        let mut dembedding = if self.config.is_tied {
+            dhead
+        } else {
+            (sink.take)(self.layout.head.clone(), &dhead);
+            vec![0.0; self.layout.embedding.len()]
+        };
         let width = self.config.hidden_size;
-        let dembedding = &mut gradient.flat[self.layout.embedding.clone()];
-        for (token, dx) in batch.tokens.iter().zip(dx.chunks_exact(width)) {
+        for (token, dx) in batch.tokens.iter().zip(sink.fetch(&dx)?.chunks_exact(width)) {
             let start = *token as usize * width;
-            add_scaled(&mut dembedding[start..start + width], 1.0 / scale, dx);
+            add_scaled(&mut dembedding[start..start + width], 1.0, dx);
         }
+        (sink.take)(self.layout.embedding.clone(), &dembedding);
         Ok(())
     }
 
-    /// Gradients at the asked rows to gradients at all rows, zero elsewhere. // (M, D) to (N, D)
+    /// Gradients at the asked rows to gradients at all rows: a row may be asked for several times, or not at all. // (M, D) to (N, D)
     fn spread(&self, asked: &Tensor, batch: &PackedSequences) -> Result<Tensor> {
-        let none = batch.rows.len() as u32;
-        let mut from = vec![none; batch.tokens.len()];
-        for (index, row) in (0u32..).zip(&batch.rows) {
-            from[*row as usize] = index;
-        }
-        let zero = Tensor::zeros((1, self.config.hidden_size), asked.dtype(), self.device())?;
-        Tensor::cat(&[asked, &zero], 0)?.index_select(&self.indices(&from)?, 0)
+        let none = Tensor::zeros((batch.tokens.len(), self.config.hidden_size), DType::F32, self.device())?;
+        none.index_add(&self.indices(&batch.rows)?, &asked.to_dtype(DType::F32)?, 0)?.to_dtype(asked.dtype())
     }
 
     /// Attention of every group, without a graph. // (N, query width)
     fn attend_all(&self, groups: &[Group], projected: &Projected) -> Result<Tensor> {
-        let parts: Vec<Tensor> = groups
-            .iter()
-            .map(|group| {
-                let [query, key, value] = padded(group, projected)?;
-                group.pack(&attend(&self.config, &query, &key, &value, &group.mask)?)
-            })
-            .collect::<Result<_>>()?;
+        let parts: Vec<Tensor> = groups.iter().map(|group| group.forward(&self.config, projected)).collect::<Result<_>>()?;
         let rows = projected.query.dims()[0];
         Tensor::cat(&parts, 0)?.reshape((rows, self.config.query_width()))
     }
@@ -150,7 +168,7 @@ impl DeviceModel {
         rotation: &Rotation,
         input: &Tensor,
         dy: &Tensor,
-        gradient: &mut Gradient<'_>,
+        sink: &mut Sink<'_>,
     ) -> Result<Tensor> {
         let (layer, config) = (&self.variables[index], &self.config);
         let input = Var::from_tensor(input)?;
@@ -162,36 +180,117 @@ impl DeviceModel {
         let of_rest = (output * dy)?.sum_all()?.backward()?;
         let dattended = required(&of_rest, &attended)?.reshape(projected.query.shape())?; // (N, heads, head_dim)
 
-        let mut dprojected = [Vec::new(), Vec::new(), Vec::new()];
-        for group in groups {
-            let [query, key, value] = padded(group, &constants)?;
-            let inputs = [Var::from_tensor(&query)?, Var::from_tensor(&key)?, Var::from_tensor(&value)?];
-            let attended = attend(config, &inputs[0], &inputs[1], &inputs[2], &group.mask)?;
-            let gradients = (attended * group.pad_with_zeros(&dattended)?)?.sum_all()?.backward()?;
-            for (parts, input) in dprojected.iter_mut().zip(&inputs) {
-                parts.push(group.pack(&required(&gradients, input)?)?);
-            }
-        }
-        let scalar = |projected: &Tensor, parts: &[Tensor]| (projected * Tensor::cat(parts, 0)?)?.to_dtype(DType::F32)?.sum_all();
-        let [dquery, dkey, dvalue] = &dprojected;
-        let sum = ((scalar(&projected.query, dquery)? + scalar(&projected.key, dkey)?)? + scalar(&projected.value, dvalue)?)?;
+        let [dquery, dkey, dvalue] = self.attention_backward(groups, &constants, &dattended)?;
+        let scalar = |projected: &Tensor, upstream: &Tensor| (projected * upstream)?.to_dtype(DType::F32)?.sum_all();
+        let of_query = scalar(&projected.query, &dquery)?;
+        let sum = ((of_query + scalar(&projected.key, &dkey)?)? + scalar(&projected.value, &dvalue)?)?;
         let of_projections = sum.backward()?;
 
         for (range, parameter) in layer.parameters(&self.layout.layers[index]) {
             // Every parameter is part of one of the two graphs.
             let part = of_rest.get(parameter).map_or_else(|| required(&of_projections, parameter), |part| Ok(part.clone()))?;
-            gradient.add(range, &part)?;
+            sink.add(range, &part)?;
         }
         required(&of_rest, &input)? + required(&of_projections, &input)?
     }
-}
 
-fn padded(group: &Group, projected: &Projected) -> Result<[Tensor; 3]> {
-    Ok([group.pad(&projected.query)?, group.pad(&projected.key)?, group.pad(&projected.value)?])
+    /// Gradients of query, key and value. // (N, heads, head_dim), (N, kv heads, head_dim) twice
+    fn attention_backward(&self, groups: &[Group], projected: &Projected, dattended: &Tensor) -> Result<[Tensor; 3]> {
+        let mut of_rows = [Vec::new(), Vec::new(), Vec::new()];
+        let mut of_past = Vec::new();
+        for group in groups {
+            let (own, past) = group.backward(&self.config, projected, dattended)?;
+            for (parts, part) in of_rows.iter_mut().zip(own) {
+                parts.push(part);
+            }
+            of_past.extend(past.map(|past| (group, past)));
+        }
+        let [dquery, dkey, dvalue] = of_rows.map(|parts| Tensor::cat(&parts, 0));
+        let (dkey, dvalue) = (dkey?, dvalue?);
+        for (group, [past_key, past_value]) in of_past {
+            group.add_past(&past_key, &dkey)?;
+            group.add_past(&past_value, &dvalue)?;
+        }
+        Ok([dquery?, dkey, dvalue])
+    }
 }
 
 /// The power of two that lifts the largest slope to between 1 and 2.
 fn scale_of(slopes: &[f32]) -> f32 {
     let largest = slopes.iter().map(|slope| slope.abs()).fold(0.0, f32::max);
     if largest.is_normal() { 2f32.powi(-(largest.log2().floor().clamp(-60.0, 60.0) as i32)) } else { 1.0 }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test stops where it cannot go on")]
+mod tests {
+    use super::*;
+    use crate::device::{Accelerator, Precision};
+    use crate::{ModelConfig, Weights};
+
+    fn model() -> (Weights, DeviceModel) {
+        let config = r#"{"architectures": ["Qwen3ForCausalLM"], "hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2,
+            "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 4, "vocab_size": 20, "rms_norm_eps": 1e-5,
+            "max_position_embeddings": 32, "tie_word_embeddings": true, "hidden_act": "silu", "eos_token_id": 2}"#;
+        let mut weights = Weights::zeros(ModelConfig::from_json(config).unwrap());
+        let mut state = 1u64;
+        weights.values.iter_mut().for_each(|value| {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            *value = (state >> 40) as f32 / (1u64 << 24) as f32 - 0.5;
+        });
+        let device = DeviceModel::new(&weights, &Accelerator::candle_cpu(Precision::F32), 32).unwrap();
+        (weights, device)
+    }
+
+    fn run(
+        device: &DeviceModel,
+        batch: &PackedSequences,
+        segments: &[Segment],
+        slopes: &[f32],
+        size: usize,
+    ) -> (Vec<f32>, Vec<f32>) {
+        let mut inputs = Vec::new();
+        let (result, groups, rotation, asked) = device.forward_segments(batch, segments, Some(&mut inputs)).unwrap();
+        let mut gradient = vec![0.0; size];
+        let tape = DeviceTape { groups, rotation, inputs, asked };
+        let mut sink = |range: Range<usize>, part: &[f32]| add_scaled(&mut gradient[range], 1.0, part);
+        device.backward(batch, tape, slopes, &mut sink).unwrap();
+        (result.logprobs, gradient)
+    }
+
+    /// A root that two prompts share, and completions that share their prompts, against the same sequences laid out whole.
+    #[test]
+    fn shared_beginnings_change_neither_logprobs_nor_gradients() {
+        let (weights, device) = model();
+        let (root, prompts) = ([1u32, 5, 9, 4], [[7u32, 8], [3, 11]]);
+        let completions: [&[u32]; 4] = [&[12, 2], &[13, 14, 15, 2], &[6, 2], &[16, 17, 18]];
+        let mut whole = PackedSequences::default();
+        for (at, completion) in completions.iter().enumerate() {
+            whole.push(&[root.as_slice(), &prompts[at / 2]].concat(), completion);
+        }
+        let mut shared = PackedSequences { tokens: root.to_vec(), ..PackedSequences::default() };
+        let mut segments_of_shared = vec![Segment { rows: 0..4, past: vec![] }];
+        for (prompt, completions) in prompts.iter().zip(completions.chunks(2)) {
+            let of_prompt = shared.tokens.len()..shared.tokens.len() + 2;
+            shared.tokens.extend(prompt);
+            segments_of_shared.push(Segment { rows: of_prompt.clone(), past: vec![0..4] });
+            for completion in completions {
+                let rows = shared.tokens.len()..shared.tokens.len() + completion.len();
+                // The first token of a completion follows the last row of its prompt, which is asked for once a completion.
+                shared.rows.push(of_prompt.end as u32 - 1);
+                shared.rows.extend(rows.start as u32..rows.end as u32 - 1);
+                shared.targets.extend(*completion);
+                shared.tokens.extend(*completion);
+                segments_of_shared.push(Segment { rows, past: vec![0..4, of_prompt.clone()] });
+            }
+        }
+        assert_eq!(shared.targets, whole.targets);
+        let slopes: Vec<f32> = (0..whole.targets.len()).map(|i| 0.3 - 0.1 * i as f32).collect();
+        let (expected, dexpected) = run(&device, &whole, &segments(&whole), &slopes, weights.values.len());
+        let (actual, dactual) = run(&device, &shared, &segments_of_shared, &slopes, weights.values.len());
+        let worst = |left: &[f32], right: &[f32]| left.iter().zip(right).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+        let largest = dexpected.iter().map(|value| value.abs()).fold(0.0, f32::max);
+        assert!(worst(&actual, &expected) < 1e-5, "log-probabilities differ by {}", worst(&actual, &expected));
+        assert!(worst(&dactual, &dexpected) < 1e-5 * largest, "gradients differ by {}", worst(&dactual, &dexpected));
+    }
 }

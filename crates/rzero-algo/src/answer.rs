@@ -61,7 +61,7 @@ pub fn extract_boxed(text: &str) -> Result<&str, AnswerStatus> {
 /// What counts as an answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AnswerRule {
-    /// Whether answers are numbers only (arithmetic) or any text.
+    /// Whether answers are numbers only (arithmetic, words) or any text.
     pub kind: DomainKind,
     /// Longest answer, in characters.
     pub max_chars: usize,
@@ -88,7 +88,7 @@ pub fn read_answer(completion: &str, finish: FinishReason, rule: &AnswerRule) ->
     let form = extract_boxed(completion).and_then(|content| canonical_form(content, rule.max_chars));
     match form {
         // Where every answer is a number, words and unfinished sums are no answers.
-        Ok(CanonicalForm::Text(_)) if rule.kind == DomainKind::Arithmetic => {
+        Ok(CanonicalForm::Text(_)) if rule.kind != DomainKind::Text => {
             ReadAnswer { status: AnswerStatus::NotReadable, answer: None }
         }
         Ok(form) => ReadAnswer { status: AnswerStatus::Parsed, answer: Some(form.to_string()) },
@@ -156,7 +156,7 @@ pub fn well_formed_challenge(
         DomainKind::Arithmetic => {
             arithmetic::parse(question).is_some_and(|expression| expression.num_operators() >= domain.min_operators)
         }
-        DomainKind::Text => true,
+        DomainKind::Words | DomainKind::Text => true,
     };
     if !is_in_domain {
         return Err(ChallengeStatus::NotInDomain);

@@ -38,10 +38,28 @@ pub struct Decoder {
 /// A prompt that has gone through the model: its cache and the logits of the token after it.
 #[derive(Debug)]
 pub struct Prefix {
-    /// Keys and values of the prompt.
+    /// What the prompt has in common with others, where there is such a beginning.
+    pub shared: Option<Arc<Prefix>>,
+    /// Keys and values of the rest of the prompt.
     pub cache: CacheBlock,
     /// Logits after its last token. // (V)
     pub logits: Vec<f32>,
+}
+
+impl Prefix {
+    /// Positions of the whole prompt.
+    #[must_use]
+    pub fn num_positions(&self) -> usize {
+        self.cache.len() + self.shared.as_ref().map_or(0, |shared| shared.num_positions())
+    }
+
+    /// The blocks of the prompt and one more, each with its positions, in order; and how many of the three there are.
+    fn blocks<'a>(&'a self, own: &'a CacheBlock, own_positions: usize) -> ([(&'a CacheBlock, usize); 3], usize) {
+        match &self.shared {
+            Some(shared) => ([(&shared.cache, shared.cache.len()), (&self.cache, self.cache.len()), (own, own_positions)], 3),
+            None => ([(&self.cache, self.cache.len()), (own, own_positions), (own, 0)], 2),
+        }
+    }
 }
 
 /// One sequence that is being decoded.
@@ -99,7 +117,12 @@ impl Decoder {
                         width,
                     ),
                     qk_norm: layer.qk_norm.as_ref().map(|[q, k]| [weights.at(q).to_vec(), weights.at(k).to_vec()]),
-                    output: PackedWeight::new(weights.at(&layer.output), width, config.query_width(), None),
+                    output: PackedWeight::new(
+                        weights.at(&layer.output),
+                        width,
+                        config.query_width(),
+                        layer.output_bias.as_ref().map(|bias| weights.at(bias)),
+                    ),
                     feed_forward_norm: weights.at(&layer.feed_forward_norm).to_vec(),
                     gate_up: PackedWeight::stacked(&[(weights.at(&layer.gate), None), (weights.at(&layer.up), None)], width),
                     down: PackedWeight::new(weights.at(&layer.down), width, inner, None),
@@ -107,7 +130,7 @@ impl Decoder {
             })
             .collect();
         Self {
-            rotary: RotaryTable::new(config.head_dim, config.rope_theta, longest),
+            rotary: RotaryTable::new(&config.rotary_frequencies(), longest),
             embedding: weights.at(&weights.layout.embedding).to_vec(),
             layers,
             final_norm: weights.at(&weights.layout.final_norm).to_vec(),
@@ -125,8 +148,16 @@ impl Decoder {
     /// Runs a prompt through the model. The prompt is not empty.
     #[must_use]
     pub fn prefill(&self, prompt: &[u32], scratch: &mut Scratch) -> Prefix {
+        self.prefill_after(None, prompt, scratch)
+    }
+
+    /// Runs the rest of a prompt through the model, after a beginning that went through it before and has none before itself.
+    #[must_use]
+    pub fn prefill_after(&self, shared: Option<Arc<Prefix>>, prompt: &[u32], scratch: &mut Scratch) -> Prefix {
         assert!(!prompt.is_empty(), "a prompt has at least one token");
+        assert!(shared.as_ref().is_none_or(|shared| shared.shared.is_none()), "a shared beginning is one block");
         let mut cache = CacheBlock::new(&self.config, prompt.len());
+        let before = shared.as_ref().map_or(0, |shared| shared.cache.len());
         for tokens in prompt.chunks(PREFILL_ROWS) {
             let start = cache.len();
             cache.extend(tokens.len());
@@ -134,11 +165,15 @@ impl Decoder {
             for layer in 0..self.layers.len() {
                 self.project(layer, scratch);
                 for row in 0..tokens.len() {
-                    let (key, value) = self.place_row(layer, row, start + row, scratch);
+                    let (key, value) = self.place_row(layer, row, before + start + row, scratch);
                     cache.write(layer, start + row, key, value);
                 }
                 for row in 0..tokens.len() {
-                    self.attend(layer, row, &[(&cache, start + row + 1)], scratch);
+                    let own = (&cache, start + row + 1);
+                    match &shared {
+                        Some(shared) => self.attend(layer, row, &[(&shared.cache, before), own], scratch),
+                        None => self.attend(layer, row, &[own], scratch),
+                    }
                 }
                 self.finish_layer(layer, scratch);
             }
@@ -148,7 +183,7 @@ impl Decoder {
         let last = scratch.x.len() - width;
         scratch.x.drain(..last);
         self.logits(scratch);
-        Prefix { cache, logits: scratch.logits.clone() }
+        Prefix { shared, cache, logits: scratch.logits.clone() }
     }
 
     /// Feeds every sequence its token; the logits of row i of the scratch are those of sequence i.
@@ -160,10 +195,11 @@ impl Decoder {
         for layer in 0..self.layers.len() {
             self.project(layer, scratch);
             for (row, sequence) in sequences.iter_mut().enumerate() {
-                let (prompt, own) = (sequence.prefix.cache.len(), sequence.own.len());
+                let (prompt, own) = (sequence.prefix.num_positions(), sequence.own.len());
                 let (key, value) = self.place_row(layer, row, prompt + own - 1, scratch);
                 sequence.own.write(layer, own - 1, key, value);
-                self.attend(layer, row, &[(&sequence.prefix.cache, prompt), (&sequence.own, own)], scratch);
+                let (blocks, count) = sequence.prefix.blocks(&sequence.own, own);
+                self.attend(layer, row, &blocks[..count], scratch);
             }
             self.finish_layer(layer, scratch);
         }

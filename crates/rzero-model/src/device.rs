@@ -22,6 +22,7 @@ pub use training::DeviceTape;
 
 use crate::config::ModelConfig;
 use crate::error::ModelError;
+use crate::rope::RotaryFrequencies;
 use crate::weights::{Layout, Weights};
 use candle_core::{DType, Device, Result, Tensor, Var};
 use layer::DeviceLayer;
@@ -163,12 +164,6 @@ impl Upload<'_> {
     }
 }
 
-/// Angle of one position a pair of components, in radians, (head_dim / 2), and what cos and sin are multiplied by.
-fn rotary_frequencies(config: &ModelConfig) -> (Vec<f64>, f64) {
-    let head_dim = config.head_dim as f64;
-    ((0..config.head_dim / 2).map(|index| config.rope_theta.powf(-2.0 * index as f64 / head_dim)).collect(), 1.0)
-}
-
 /// cos and sin of every position, on the device: the numbers of [`crate::kernels::RotaryTable`]. // (positions, head_dim / 2), f32
 #[derive(Debug)]
 struct Rotary {
@@ -185,7 +180,7 @@ struct Rotation {
 
 impl Rotary {
     fn new(config: &ModelConfig, positions: usize, device: &Device) -> Result<Self> {
-        let (frequencies, amplitude) = rotary_frequencies(config);
+        let RotaryFrequencies { frequencies, amplitude } = config.rotary_frequencies();
         let table = |of: fn(f64) -> f64| {
             let row = |position: usize| frequencies.iter().map(move |by| (amplitude * of(position as f64 * by)) as f32);
             Tensor::from_vec((0..positions).flat_map(row).collect::<Vec<f32>>(), (positions, frequencies.len()), device)

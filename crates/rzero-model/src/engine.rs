@@ -1,7 +1,8 @@
 //! Many completions of many prompts: the engine behind every sampling stage. It knows token ids only.
 //!
 //! Each thread keeps a batch of sequences of its own and feeds it one token at a time; a finished sequence leaves and the next
-//! waiting one enters. A prompt is prefilled once, by the first thread that needs it, and its cache shared by all its completions.
+//! waiting one enters. A prompt is prefilled once, by the first thread that needs it, and its cache shared by all its completions; what all
+//! prompts begin with (worked examples, say) is prefilled once for all of them.
 //! A completion depends on the weights, its prompt, the settings and its own random stream, and on nothing else: not on the
 //! batch, the thread or the order. Deliberately absent: servers, paging, beams.
 
@@ -66,7 +67,15 @@ pub fn generate(
 ) -> Result<Vec<Vec<Completion>>, ModelError> {
     check(decoder.config(), requests)?;
     let items = all_items(requests);
-    let queue = Queue { decoder, requests, items: &items, next: AtomicUsize::new(0), prefixes: Mutex::default() };
+    let queue = Queue {
+        decoder,
+        requests,
+        items: &items,
+        next: AtomicUsize::new(0),
+        num_shared: common_beginning(requests),
+        shared: OnceLock::new(),
+        prefixes: Mutex::default(),
+    };
     let threads = work.threads.clamp(1, items.len().max(1));
     // Few sequences are spread over the threads rather than left to the first one.
     let batch_size = work.batch_size.min(items.len().div_ceil(threads)).max(1);
@@ -112,6 +121,18 @@ pub(crate) fn check(config: &ModelConfig, requests: &[Request]) -> Result<(), Mo
     Ok(())
 }
 
+/// Least number of tokens worth a prefill of their own.
+const MIN_SHARED: usize = 16;
+
+/// How many tokens all prompts begin with; at least one of each is left, whose logits are wanted.
+fn common_beginning(requests: &[Request]) -> usize {
+    let [first, others @ ..] = requests else { return 0 };
+    let common = |request: &Request| first.prompt.iter().zip(&request.prompt).take_while(|(left, right)| left == right).count();
+    let shortest = requests.iter().map(|request| request.prompt.len() - 1).min().unwrap_or(0);
+    let length = others.iter().map(common).min().unwrap_or(0).min(shortest);
+    if length < MIN_SHARED { 0 } else { length }
+}
+
 type SharedPrefix = Arc<OnceLock<Arc<Prefix>>>;
 
 /// The waiting completions, and the prompts that are in use.
@@ -120,6 +141,9 @@ struct Queue<'a> {
     requests: &'a [Request],
     items: &'a [(usize, usize)],
     next: AtomicUsize,
+    /// Tokens that all prompts begin with, and their way through the model.
+    num_shared: usize,
+    shared: OnceLock<Arc<Prefix>>,
     /// By request: its prefix and how many completions have yet to take it.
     prefixes: Mutex<BTreeMap<usize, (SharedPrefix, usize)>>,
 }
@@ -143,7 +167,13 @@ impl Queue<'_> {
             }
             shared
         };
-        shared.get_or_init(|| Arc::new(self.decoder.prefill(&self.requests[request].prompt, scratch))).clone()
+        let own = shared.get_or_init(|| {
+            let (beginning, rest) = self.requests[request].prompt.split_at(self.num_shared);
+            let shared = (!beginning.is_empty())
+                .then(|| self.shared.get_or_init(|| Arc::new(self.decoder.prefill(beginning, scratch))).clone());
+            Arc::new(self.decoder.prefill_after(shared, rest, scratch))
+        });
+        own.clone()
     }
 }
 
@@ -215,7 +245,7 @@ fn run_worker(
                 break;
             };
             let prefix = queue.prefix(request, &mut prefill_scratch);
-            let room = decoder.config().max_positions - prefix.cache.len();
+            let room = decoder.config().max_positions - prefix.num_positions();
             let own = free_caches
                 .pop()
                 .unwrap_or_else(|| CacheBlock::new(decoder.config(), sampling.max_tokens.min(decoder.config().max_positions)));

@@ -3,7 +3,9 @@
 //! Each loop runs on the widest vectors of the machine it finds itself on (`pulp` dispatch) and uses neither fused
 //! multiply-add nor reassociated sums, so that its results do not depend on that width. Shapes: N rows, D columns, row-major.
 
+use crate::rope::RotaryFrequencies;
 use pulp::Arch;
+use rayon::prelude::*;
 
 const LANES: usize = 16;
 
@@ -114,16 +116,16 @@ pub struct RotaryTable {
 }
 
 impl RotaryTable {
-    /// The table of `theta^(-2i / head_dim)` for positions 0..`positions`.
+    /// The table of these frequencies for positions 0..`positions`.
     #[must_use]
-    pub fn new(head_dim: usize, theta: f64, positions: usize) -> Self {
-        let half = head_dim / 2;
+    pub fn new(rotary: &RotaryFrequencies, positions: usize) -> Self {
+        let half = rotary.frequencies.len();
         let (mut cos, mut sin) = (Vec::with_capacity(positions * half), Vec::with_capacity(positions * half));
         for position in 0..positions {
-            for index in 0..half {
-                let angle = position as f64 * theta.powf(-2.0 * index as f64 / head_dim as f64);
-                cos.push(angle.cos() as f32);
-                sin.push(angle.sin() as f32);
+            for frequency in &rotary.frequencies {
+                let angle = position as f64 * frequency;
+                cos.push((rotary.amplitude * angle.cos()) as f32);
+                sin.push((rotary.amplitude * angle.sin()) as f32);
             }
         }
         Self { half, cos, sin }
@@ -135,7 +137,7 @@ impl RotaryTable {
         self.cos.len().checked_div(self.half).unwrap_or(0)
     }
 
-    /// Turns the pairs (i, i + head_dim / 2) of every head of one row; backwards turns them back. // row: (heads, head_dim)
+    /// Turns the pairs (i, i + head_dim / 2) of every head of one row (times the amplitude); backwards is the transpose of that. // row: (heads, head_dim)
     #[inline(always)]
     pub fn rotate(&self, row: &mut [f32], position: usize, direction: Rotation) {
         let half = self.half;
@@ -165,7 +167,10 @@ pub enum Rotation {
     Backward,
 }
 
-/// SwiGLU, `y = silu(gate) * up` with silu(z) = z / (1 + e^-z).
+/// Numbers that one thread takes at a time of an elementwise loop.
+const ELEMENTS: usize = 1 << 16;
+
+/// SwiGLU, `y = silu(gate) * up` with silu(z) = z / (1 + e^-z), on one thread.
 pub fn swiglu(gate: &[f32], up: &[f32], y: &mut [f32]) {
     vectorized(|| {
         for ((y, g), u) in y.iter_mut().zip(gate).zip(up) {
@@ -174,17 +179,26 @@ pub fn swiglu(gate: &[f32], up: &[f32], y: &mut [f32]) {
     });
 }
 
-/// Backward of [`swiglu`]: overwrites `gate` and `up` with their gradients.
+/// [`swiglu`] on all threads of the pool.
+pub fn swiglu_shared(gate: &[f32], up: &[f32], y: &mut [f32]) {
+    y.par_chunks_mut(ELEMENTS)
+        .zip(gate.par_chunks(ELEMENTS).zip(up.par_chunks(ELEMENTS)))
+        .for_each(|(y, (gate, up))| swiglu(gate, up, y));
+}
+
+/// Backward of [`swiglu`], on all threads of the pool: overwrites `gate` and `up` with their gradients.
 ///
 /// With s = sigmoid(gate): dgate = dy * up * s * (1 + gate * (1 - s)), dup = dy * gate * s.
 pub fn swiglu_backward(gate: &mut [f32], up: &mut [f32], dy: &[f32]) {
-    vectorized(|| {
-        for ((g, u), d) in gate.iter_mut().zip(up.iter_mut()).zip(dy) {
-            let s = 1.0 / (1.0 + exp(-*g));
-            let dgate = d * *u * s * (1.0 + *g * (1.0 - s));
-            *u = d * *g * s;
-            *g = dgate;
-        }
+    gate.par_chunks_mut(ELEMENTS).zip(up.par_chunks_mut(ELEMENTS)).zip(dy.par_chunks(ELEMENTS)).for_each(|((gate, up), dy)| {
+        vectorized(|| {
+            for ((g, u), d) in gate.iter_mut().zip(up.iter_mut()).zip(dy) {
+                let s = 1.0 / (1.0 + exp(-*g));
+                let dgate = d * *u * s * (1.0 + *g * (1.0 - s));
+                *u = d * *g * s;
+                *g = dgate;
+            }
+        });
     });
 }
 
@@ -242,7 +256,7 @@ mod tests {
 
     #[test]
     fn rotation_backward_undoes_rotation() {
-        let table = RotaryTable::new(8, 10_000.0, 50);
+        let table = RotaryTable::new(&RotaryFrequencies::new(8, 10_000.0, None), 50);
         let original: Vec<f32> = (0..16).map(|i| i as f32 - 5.0).collect();
         let mut row = original.clone();
         table.rotate(&mut row, 37, Rotation::Forward);

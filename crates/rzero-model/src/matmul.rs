@@ -1,9 +1,13 @@
 //! Matrix products: the `gemm` crate for training's many rows, and packed panels for decoding's few.
 //!
+//! Large products are cut into blocks of rows that all threads share. The cut follows from the sizes alone, so that a result does not depend
+//! on the number of threads.
+//!
 //! Panels are laid out once per model, 32 output columns side by side, and each output is one running sum over k in order.
 //! So a row's result depends on nothing but the row: not on the batch it is in, the thread, or the width of the vectors.
 
 use pulp::{Arch, Simd, WithSimd};
+use rayon::prelude::*;
 
 /// A matrix seen through strides.
 #[derive(Debug, Clone, Copy)]
@@ -27,6 +31,11 @@ impl<'a> Matrix<'a> {
     pub fn strided(data: &'a [f32], rows: usize, columns: usize, row_stride: usize) -> Self {
         assert!(rows == 0 || columns == 0 || (rows - 1) * row_stride + columns <= data.len(), "a matrix lies within its data");
         Self { data, rows, columns, row_stride, column_stride: 1 }
+    }
+
+    /// Some rows of it, without moving anything.
+    fn row_range(self, start: usize, rows: usize) -> Self {
+        Self { data: &self.data[start * self.row_stride..], rows, ..self }
     }
 
     /// The transpose, without moving anything.
@@ -86,6 +95,31 @@ pub fn multiply(target: &mut [f32], target_stride: usize, store: Store, factor: 
             gemm::Parallelism::None,
         );
     }
+}
+
+/// Multiply-adds up to which a product is not cut: a few milliseconds of one core.
+const WHOLE_PRODUCT: usize = 1 << 26;
+
+/// Multiply-adds of a block of a product that is cut.
+const BLOCK_PRODUCT: usize = 1 << 25;
+
+/// Rows of a block are a multiple of this, so that the kernels' tiles are full.
+const BLOCK_ROWS: usize = 48;
+
+/// As [`multiply`], on all threads of the pool where the product is large.
+pub fn multiply_shared(target: &mut [f32], target_stride: usize, store: Store, factor: f32, left: Matrix<'_>, right: Matrix<'_>) {
+    let (m, products_a_row) = (left.rows, left.columns * right.columns);
+    if m * products_a_row <= WHOLE_PRODUCT {
+        multiply(target, target_stride, store, factor, left, right);
+        return;
+    }
+    let rows = (BLOCK_PRODUCT / products_a_row.max(1)).max(1).next_multiple_of(BLOCK_ROWS);
+    target[..(m - 1) * target_stride + right.columns].par_chunks_mut(rows * target_stride).enumerate().for_each(
+        |(block, target)| {
+            let start = block * rows;
+            multiply(target, target_stride, store, factor, left.row_range(start, rows.min(m - start)), right);
+        },
+    );
 }
 
 /// Output columns of a panel.
@@ -249,6 +283,20 @@ mod tests {
                     prop_assert_eq!(y[row * outputs + output].to_bits(), exact.to_bits());
                 }
             }
+        }
+    }
+
+    #[test]
+    fn a_shared_product_is_the_product() {
+        // Above and below the size from which products are cut, and with a last block that is not full.
+        for (m, n, k) in [(1000, 300, 257), (7, 5, 3), (700, 512, 192)] {
+            let (left, right) = (numbers(m * k, 1), numbers(n * k, 2));
+            let (left, right) = (Matrix::new(&left, m, k), Matrix::new(&right, n, k).transposed());
+            let (mut whole, mut shared) = (vec![1.0; m * n], vec![1.0; m * n]);
+            multiply(&mut whole, n, Store::Add, 0.5, left, right);
+            multiply_shared(&mut shared, n, Store::Add, 0.5, left, right);
+            let worst = whole.iter().zip(&shared).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+            assert!(worst < 1e-4, "{m} x {n} x {k}: differs by {worst}");
         }
     }
 

@@ -50,12 +50,12 @@ impl ReferenceModel {
     fn rotate(&self, x: &Tensor) -> Result<Tensor> {
         let (_, length, head_dim) = x.dims3()?;
         let half = head_dim / 2;
+        let rotary = self.weights.config.rotary_frequencies();
         let angles: Vec<f64> = (0..length)
-            .flat_map(|position| (0..half).map(move |lane| (position, lane)))
-            .map(|(position, lane)| position as f64 * self.weights.config.rope_theta.powf(-2.0 * lane as f64 / head_dim as f64))
+            .flat_map(|position| rotary.frequencies.iter().map(move |frequency| position as f64 * frequency))
             .collect();
         let angles = Tensor::from_vec(angles, (length, half), &Device::Cpu)?;
-        let (cos, sin) = (angles.cos()?, angles.sin()?);
+        let (cos, sin) = ((angles.cos()? * rotary.amplitude)?, (angles.sin()? * rotary.amplitude)?);
         let (first, second) = (x.narrow(2, 0, half)?, x.narrow(2, half, half)?);
         let left = (first.broadcast_mul(&cos)? - second.broadcast_mul(&sin)?)?;
         let right = (second.broadcast_mul(&cos)? + first.broadcast_mul(&sin)?)?;
@@ -104,7 +104,11 @@ impl ReferenceModel {
             let scores = (query.matmul(&spread(&key)?.t()?)? / (head_dim as f64).sqrt())?.broadcast_add(&mask)?;
             let attended = softmax(&scores, D::Minus1)?.matmul(&spread(&value)?)?; // (heads, T, head_dim)
             let attended = attended.transpose(0, 1)?.reshape((length, config.query_width()))?;
-            x = (x + attended.matmul(&self.matrix(&layer.output, config.query_width())?.t()?)?)?;
+            let mut attended = attended.matmul(&self.matrix(&layer.output, config.query_width())?.t()?)?;
+            if let Some(bias) = &layer.output_bias {
+                attended = attended.broadcast_add(&self.at(bias)?)?;
+            }
+            x = (x + attended)?;
             let normed = self.norm(&x, &layer.feed_forward_norm)?;
             let gate = silu(&normed.matmul(&self.matrix(&layer.gate, width)?.t()?)?)?;
             let up = normed.matmul(&self.matrix(&layer.up, width)?.t()?)?;
@@ -120,7 +124,10 @@ impl ReferenceModel {
     pub fn token_logprobs(&self, batch: &PackedSequences) -> Result<(Tensor, Tensor)> {
         let mut all = Vec::new();
         for segment in &batch.segments {
-            all.push(log_softmax(&self.logits(&batch.tokens[segment.clone()])?, D::Minus1)?);
+            let seen = segment.past.iter().chain([&segment.rows]);
+            let tokens: Vec<u32> = seen.flat_map(|rows| &batch.tokens[rows.clone()]).copied().collect();
+            let logits = self.logits(&tokens)?.narrow(0, segment.first_position(), segment.rows.len())?;
+            all.push(log_softmax(&logits, D::Minus1)?);
         }
         let rows = Tensor::new(batch.rows.as_slice(), &Device::Cpu)?;
         let asked = Tensor::cat(&all, 0)?.index_select(&rows, 0)?; // (M, V)

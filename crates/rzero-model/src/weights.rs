@@ -5,10 +5,21 @@
 
 use crate::config::ModelConfig;
 use crate::error::ModelError;
-use safetensors::tensor::{Dtype, SafeTensors, TensorView};
-use std::collections::BTreeMap;
+use crate::tensor_file::{self, Tensor, TensorFile};
+use rzero_schema::vocab::FloatType;
+use serde_json::{Map, Value};
+use std::io::{self, Write};
 use std::ops::Range;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+
+/// The weights of a folder that holds them in one file.
+pub const WEIGHTS_FILE: &str = "model.safetensors";
+
+/// Which file of a folder holds which tensor, where there are several.
+pub const WEIGHTS_INDEX: &str = "model.safetensors.index.json";
+
+/// Most files of one model.
+const MAX_FILES: usize = 1024;
 
 /// One named parameter within the flat buffer.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -46,6 +57,8 @@ pub struct LayerLayout {
     pub qk_norm: Option<[Range<usize>; 2]>,
     /// Output projection of attention, [hidden, heads x head_dim].
     pub output: Range<usize>,
+    /// Its bias where the model has one, [hidden].
+    pub output_bias: Option<Range<usize>>,
     /// Norm before the feed-forward, [hidden].
     pub feed_forward_norm: Range<usize>,
     /// Gate projection, [intermediate, hidden].
@@ -54,6 +67,14 @@ pub struct LayerLayout {
     pub up: Range<usize>,
     /// Down projection, [hidden, intermediate].
     pub down: Range<usize>,
+}
+
+impl LayerLayout {
+    /// The whole layer: its parameters lie side by side.
+    #[must_use]
+    pub fn range(&self) -> Range<usize> {
+        self.attention_norm.start..self.down.end
+    }
 }
 
 /// Places of all parameters.
@@ -108,6 +129,7 @@ impl Layout {
                     ]
                 }),
                 output: place(at("self_attn.o_proj.weight"), &[hidden, q_width]),
+                output_bias: config.has_output_bias.then(|| place(at("self_attn.o_proj.bias"), &[hidden])),
                 feed_forward_norm: place(at("post_attention_layernorm.weight"), &[hidden]),
                 gate: place(at("mlp.gate_proj.weight"), &[inner, hidden]),
                 up: place(at("mlp.up_proj.weight"), &[inner, hidden]),
@@ -147,73 +169,60 @@ impl Weights {
         Self { config, layout, values }
     }
 
-    /// Reads config.json and model.safetensors of a folder.
+    /// Reads config.json and the weights of a folder: model.safetensors, or the files that model.safetensors.index.json names.
     ///
     /// # Errors
     /// When a file is missing or broken, or a tensor is missing, has another shape or an unsupported type.
     pub fn read(folder: &Path) -> Result<Self, ModelError> {
         let config = ModelConfig::read(folder)?;
-        let path = folder.join("model.safetensors");
-        let bytes = std::fs::read(&path).map_err(|source| ModelError::Io { path: path.clone(), source })?;
-        // A configuration may claim any size; memory is taken for what the file can hold only.
-        let asked = Layout::new(&config).num_parameters();
-        if asked > bytes.len() / 4 {
-            let problem = format!("its configuration asks for {asked} parameters, the file has {} bytes", bytes.len());
-            return Err(ModelError::Weights { path, problem });
+        let mut files = weights_files(folder)?.iter().map(|path| TensorFile::open(path)).collect::<Result<Vec<_>, _>>()?;
+        let layout = Layout::new(&config);
+        let holder = |name: &str| files.iter().position(|file| file.contains(name));
+        let holders: Vec<Option<usize>> = layout.parameters.iter().map(|parameter| holder(&parameter.name)).collect();
+        // A configuration may claim any size; memory is taken for what the files can hold only.
+        let (asked, held) = (layout.num_parameters(), files.iter().map(TensorFile::data_bytes).sum::<usize>());
+        if asked > held / 2 {
+            let problem = format!("the configuration asks for {asked} parameters, there are {held} bytes");
+            return Err(ModelError::Weights { path: files[0].path().to_path_buf(), problem });
         }
-        let mut model = Self::zeros(config);
-        model.fill(&bytes).map_err(|problem| ModelError::Weights { path, problem })?;
-        Ok(model)
+        for (parameter, holder) in layout.parameters.iter().zip(&holders) {
+            let file = &files[holder.unwrap_or(0)];
+            let found = file.info(&parameter.name).map(|(_, shape)| shape);
+            if found != Some(parameter.shape.as_slice()) {
+                let problem = match found {
+                    None => format!("tensor `{}` is missing", parameter.name),
+                    Some(found) => format!("tensor `{}` has shape {found:?}, expected {:?}", parameter.name, parameter.shape),
+                };
+                return Err(ModelError::Weights { path: file.path().to_path_buf(), problem });
+            }
+        }
+        let mut values = vec![0.0; asked];
+        for (parameter, holder) in layout.parameters.iter().zip(holders) {
+            files[holder.unwrap_or(0)].read(&parameter.name, &parameter.shape, &mut values[parameter.range.clone()])?;
+        }
+        Ok(Self { config, layout, values })
     }
 
-    fn fill(&mut self, bytes: &[u8]) -> Result<(), String> {
-        let file = SafeTensors::deserialize(bytes).map_err(|error| error.to_string())?;
-        for parameter in &self.layout.parameters {
-            let tensor = file.tensor(&parameter.name).map_err(|_| format!("tensor `{}` is missing", parameter.name))?;
-            if tensor.shape() != parameter.shape {
-                return Err(format!(
-                    "tensor `{}` has shape {:?}, expected {:?}",
-                    parameter.name,
-                    tensor.shape(),
-                    parameter.shape
-                ));
-            }
-            if tensor.dtype() != Dtype::F32 {
-                return Err(format!("tensor `{}` is of type {:?}, expected F32", parameter.name, tensor.dtype()));
-            }
-            let target = &mut self.values[parameter.range.clone()];
-            for (value, raw) in target.iter_mut().zip(tensor.data().as_chunks::<4>().0) {
-                *value = f32::from_le_bytes(*raw);
-            }
-        }
-        if let Some(parameter) = self
+    /// Writes a model.safetensors with these weights, rounded to `float`, parameters in the order of their names.
+    ///
+    /// # Errors
+    /// When writing fails.
+    pub fn write_safetensors(&self, out: &mut dyn Write, float: FloatType) -> io::Result<()> {
+        let tensors: Vec<Tensor<'_>> = self
             .layout
             .parameters
             .iter()
-            .find(|parameter| self.values[parameter.range.clone()].iter().any(|value| !value.is_finite()))
-        {
-            return Err(format!("tensor `{}` holds a value that is not finite", parameter.name));
-        }
-        Ok(())
+            .map(|parameter| Tensor { name: &parameter.name, shape: &parameter.shape, values: self.at(&parameter.range) })
+            .collect();
+        tensor_file::write(out, &tensors, float, &[("format", "pt".to_owned())])
     }
 
-    /// The bytes of a model.safetensors with these weights, parameters in name order.
+    /// The bytes of a model.safetensors in f32.
     #[must_use]
     pub fn to_safetensors(&self) -> Vec<u8> {
-        let bytes: Vec<u8> = self.values.iter().flat_map(|value| value.to_le_bytes()).collect();
-        let views: BTreeMap<&str, TensorView<'_>> = self
-            .layout
-            .parameters
-            .iter()
-            .map(|parameter| {
-                let data = &bytes[4 * parameter.range.start..4 * parameter.range.end];
-                let view =
-                    TensorView::new(Dtype::F32, parameter.shape.clone(), data).expect("the layout's shape and range agree");
-                (parameter.name.as_str(), view)
-            })
-            .collect();
-        let metadata = Some([("format".to_owned(), "pt".to_owned())].into());
-        safetensors::serialize(views, metadata).expect("views of a valid layout can be serialised")
+        let mut bytes = Vec::new();
+        self.write_safetensors(&mut bytes, FloatType::F32).expect("memory takes what is written");
+        bytes
     }
 
     /// The values of one range.
@@ -221,4 +230,33 @@ impl Weights {
     pub fn at(&self, range: &Range<usize>) -> &[f32] {
         &self.values[range.clone()]
     }
+}
+
+/// The files that hold the weights of a folder, in the order of their names.
+///
+/// # Errors
+/// When there are none, or the index is broken or names files outside the folder.
+pub fn weights_files(folder: &Path) -> Result<Vec<PathBuf>, ModelError> {
+    let index = folder.join(WEIGHTS_INDEX);
+    if !index.exists() {
+        return Ok(vec![folder.join(WEIGHTS_FILE)]);
+    }
+    let refuse = |problem: String| ModelError::Weights { path: index.clone(), problem };
+    let text = std::fs::read_to_string(&index).map_err(|source| ModelError::Io { path: index.clone(), source })?;
+    let json: Map<String, Value> = serde_json::from_str(&text).map_err(|error| refuse(error.to_string()))?;
+    let map = json.get("weight_map").and_then(Value::as_object).ok_or_else(|| refuse("it has no `weight_map`".to_owned()))?;
+    let mut names: Vec<&str> = Vec::new();
+    for file in map.values() {
+        let name = file.as_str().unwrap_or_default();
+        if name.is_empty() || name.contains(['/', '\\']) || !name.ends_with(".safetensors") {
+            return Err(refuse(format!("it names {file}, expected a .safetensors file beside it")));
+        }
+        names.push(name);
+    }
+    names.sort_unstable();
+    names.dedup();
+    if names.is_empty() || names.len() > MAX_FILES {
+        return Err(refuse(format!("it names {} files, expected 1 to {MAX_FILES}", names.len())));
+    }
+    Ok(names.into_iter().map(|name| folder.join(name)).collect())
 }

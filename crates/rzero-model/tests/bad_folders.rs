@@ -2,7 +2,9 @@
 
 #![allow(clippy::unwrap_used, reason = "a test stops where it cannot go on")]
 
+use rzero_model::tensor_file::{self, Tensor};
 use rzero_model::{ModelConfig, Weights};
+use rzero_schema::vocab::FloatType;
 use serde_json::{Value, json};
 use std::path::Path;
 
@@ -61,9 +63,13 @@ fn what_is_not_served_is_named() {
     let changes = [
         ("architectures", json!(["GPT2LMHeadModel"]), "GPT2LMHeadModel"),
         ("architectures", json!([]), "architecture"),
-        ("rope_scaling", json!({"type": "yarn"}), "rope_scaling"),
-        ("rope_parameters", json!({"rope_theta": 1e6}), "rope_parameters"),
-        ("attention_bias", json!(true), "attention_bias"),
+        ("rope_scaling", json!({"type": "yarn"}), "factor"),
+        ("rope_scaling", json!({"type": "dynamic", "factor": 2.0}), "dynamic"),
+        ("rope_parameters", json!({"full_attention": {"rope_theta": 1e6}}), "rope_parameters"),
+        ("rope_theta", json!(-1.0), "rope_theta"),
+        ("mlp_bias", json!(true), "mlp_bias"),
+        ("layer_types", json!(["full_attention", "sliding_attention"]), "use_sliding_window"),
+        ("quantization_config", json!({"bits": 4}), "quantization_config"),
         ("hidden_act", json!("gelu"), "hidden_act"),
         ("num_key_value_heads", json!(3), "heads"),
         ("num_hidden_layers", json!(0), "num_hidden_layers"),
@@ -93,4 +99,59 @@ fn a_tensor_of_another_shape_or_an_infinite_number_is_named() {
     write(folder.path(), &config(), &weights.to_safetensors());
     let error = Weights::read(folder.path()).unwrap_err().to_string();
     assert!(error.contains("embed_tokens") && error.contains("finite"), "{error}");
+}
+
+#[test]
+fn shards_are_found_by_their_index_and_a_hostile_index_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let weights = Weights::zeros(ModelConfig::from_json(&config().to_string()).unwrap());
+    let mut values = weights.clone();
+    values.values.iter_mut().enumerate().for_each(|(at, value)| *value = at as f32 / 64.0);
+    write(folder.path(), &config(), &values.to_safetensors());
+    let whole = Weights::read(folder.path()).unwrap();
+    std::fs::remove_file(folder.path().join("model.safetensors")).unwrap();
+    let (first, second) = values.layout.parameters.split_at(4);
+    let mut map = serde_json::Map::new();
+    for (name, parameters) in [("model-00001-of-00002.safetensors", first), ("model-00002-of-00002.safetensors", second)] {
+        let tensors: Vec<Tensor<'_>> = parameters
+            .iter()
+            .map(|parameter| Tensor { name: &parameter.name, shape: &parameter.shape, values: values.at(&parameter.range) })
+            .collect();
+        let mut bytes = Vec::new();
+        tensor_file::write(&mut bytes, &tensors, FloatType::F16, &[]).unwrap();
+        std::fs::write(folder.path().join(name), bytes).unwrap();
+        parameters.iter().for_each(|parameter| drop(map.insert(parameter.name.clone(), json!(name))));
+    }
+    let index = folder.path().join("model.safetensors.index.json");
+    std::fs::write(&index, json!({"weight_map": map}).to_string()).unwrap();
+    assert_eq!(Weights::read(folder.path()).unwrap().values, whole.values);
+    for (hostile, expected) in [
+        (json!({"weight_map": {"a": "../../etc/passwd.safetensors"}}), "beside"),
+        (json!({"weight_map": {"a": "/etc/x.safetensors"}}), "beside"),
+        (json!({"weight_map": {"a": "config.json"}}), "beside"),
+        (json!({"weight_map": {}}), "0 files"),
+        (json!({}), "weight_map"),
+        (json!({"weight_map": {"a": "missing.safetensors"}}), "missing.safetensors"),
+        (json!({"weight_map": {"a": "model-00001-of-00002.safetensors"}}), "parameters"),
+    ] {
+        std::fs::write(&index, hostile.to_string()).unwrap();
+        let error = Weights::read(folder.path()).unwrap_err().to_string();
+        assert!(error.contains(expected), "{hostile}: {error}");
+    }
+}
+
+#[test]
+fn generation_config_says_what_ends_a_completion() {
+    let folder = tempfile::tempdir().unwrap();
+    write(folder.path(), &config(), &good_bytes());
+    let path = folder.path().join("generation_config.json");
+    for (text, expected) in [(r#"{"eos_token_id": [3, 4]}"#, vec![3, 4]), (r#"{"eos_token_id": 5}"#, vec![5]), ("{}", vec![2])] {
+        std::fs::write(&path, text).unwrap();
+        assert_eq!(Weights::read(folder.path()).unwrap().config.eos_tokens, expected);
+    }
+    for broken in ["[", r#"{"eos_token_id": 99}"#, r#"{"eos_token_id": "x"}"#] {
+        std::fs::write(&path, broken).unwrap();
+        let error = Weights::read(folder.path()).unwrap_err().to_string();
+        assert!(error.contains("generation_config.json"), "{error}");
+    }
 }

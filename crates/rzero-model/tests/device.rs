@@ -7,12 +7,11 @@ use rzero_algo::seed::{StreamKey, random_stream, uniform_f64};
 use rzero_model::decoder::{Decoder, Scratch};
 use rzero_model::device::{Accelerator, DeviceModel, Precision, generate_on_device};
 use rzero_model::engine::{Completion, Request, Work, generate};
-use rzero_model::training::{PackedSequences, TrainingModel};
+use rzero_model::training::{Keep, PackedSequences, TrainingModel};
 use rzero_model::{ModelConfig, ModelError, Weights};
 use rzero_schema::profile::SamplingSettings;
 use rzero_schema::vocab::{FinishReason, Phase};
-use serde_json::json;
-use std::ops::Range;
+use serde_json::{Value, json};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 const VOCAB: usize = 40;
@@ -23,12 +22,18 @@ fn key(row: u64, sample: u32) -> StreamKey {
 }
 
 fn model(architecture: &str, is_tied: bool, max_positions: usize) -> Weights {
-    let config = json!({
+    model_with(architecture, is_tied, max_positions, json!({}))
+}
+
+/// A model with further keys in its configuration.
+fn model_with(architecture: &str, is_tied: bool, max_positions: usize, further: Value) -> Weights {
+    let mut config = json!({
         "architectures": [architecture], "hidden_size": 24, "intermediate_size": 40, "num_hidden_layers": 3,
         "num_attention_heads": 4, "num_key_value_heads": 2, "vocab_size": VOCAB, "rms_norm_eps": 1e-5, "rope_theta": 10000.0,
         "head_dim": if architecture == "Qwen3ForCausalLM" { 8 } else { 6 }, "max_position_embeddings": max_positions,
         "tie_word_embeddings": is_tied, "hidden_act": "silu", "eos_token_id": 2,
     });
+    config.as_object_mut().unwrap().extend(further.as_object().unwrap().clone());
     let mut weights = Weights::zeros(ModelConfig::from_json(&config.to_string()).unwrap());
     let mut stream = random_stream("weights", &key(0, 0));
     weights.values.iter_mut().for_each(|value| *value = (uniform_f64(&mut stream) - 0.5) as f32);
@@ -36,10 +41,14 @@ fn model(architecture: &str, is_tied: bool, max_positions: usize) -> Weights {
 }
 
 fn all_models() -> Vec<Weights> {
-    ["LlamaForCausalLM", "Qwen2ForCausalLM", "Qwen3ForCausalLM"]
-        .into_iter()
-        .flat_map(|name| [model(name, true, POSITIONS), model(name, false, POSITIONS)])
-        .collect()
+    let families = ["LlamaForCausalLM", "Qwen2ForCausalLM", "Qwen3ForCausalLM"];
+    let mut models: Vec<Weights> =
+        families.into_iter().flat_map(|name| [model(name, true, POSITIONS), model(name, false, POSITIONS)]).collect();
+    // Biases everywhere, and rotations that are stretched and grown.
+    let scaling = json!({"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 16});
+    let further = json!({"attention_bias": true, "rope_scaling": scaling});
+    models.push(model_with("LlamaForCausalLM", true, POSITIONS, further));
+    models
 }
 
 fn on_device(weights: &Weights) -> DeviceModel {
@@ -167,18 +176,21 @@ fn distances(weights: &Weights, actual: &[f32], expected: &[f32]) -> Vec<(String
 
 fn cpu_gradient(weights: &Weights, batch: &PackedSequences) -> Vec<f32> {
     let training = TrainingModel::new(&weights.config, batch.longest());
-    let tape = training.forward(weights, batch).1;
+    let tape = training.forward(weights, batch, Keep::Activations).1;
     let mut gradient = vec![0.0; weights.values.len()];
-    training.backward(weights, batch, tape, &slopes(batch), &mut gradient);
+    training.backward(weights, batch, tape, &slopes(batch), &mut |range, part| add(&mut gradient[range], part));
     gradient
 }
 
-fn device_gradient(device: &DeviceModel, batch: &PackedSequences, gradient: &mut [f32]) {
+fn device_gradient(device: &DeviceModel, batch: &PackedSequences, num_parameters: usize) -> Vec<f32> {
+    let mut gradient = vec![0.0; num_parameters];
     let (_, tape) = device.forward(batch).unwrap();
-    let mut sink = |range: Range<usize>, part: &[f32]| {
-        gradient[range].iter_mut().zip(part).for_each(|(sum, part)| *sum += part);
-    };
-    device.backward(batch, tape, &slopes(batch), &mut sink).unwrap();
+    device.backward(batch, tape, &slopes(batch), &mut |range, part| add(&mut gradient[range], part)).unwrap();
+    gradient
+}
+
+fn add(sum: &mut [f32], part: &[f32]) {
+    sum.iter_mut().zip(part).for_each(|(sum, part)| *sum += part);
 }
 
 #[test]
@@ -187,15 +199,14 @@ fn logprobs_entropies_and_every_parameters_gradient_are_the_trainers() {
     for weights in all_models() {
         let family = weights.config.family;
         let device = on_device(&weights);
-        let expected = TrainingModel::new(&weights.config, batch.longest()).forward(&weights, &batch).0;
+        let expected = TrainingModel::new(&weights.config, batch.longest()).logprobs(&weights, &batch);
         let actual = device.forward(&batch).unwrap().0;
         assert_eq!(device.logprobs(&batch).unwrap(), actual);
         assert!(worst(&actual.logprobs, &expected.logprobs) < 1e-4, "{family:?}");
         assert!(worst(&actual.entropies, &expected.entropies) < 1e-4, "{family:?}");
 
         let expected = cpu_gradient(&weights, &batch);
-        let mut gradient = vec![0.0; expected.len()];
-        device_gradient(&device, &batch, &mut gradient);
+        let gradient = device_gradient(&device, &batch, expected.len());
         for (name, distance) in distances(&weights, &gradient, &expected) {
             assert!(distance < 1e-4, "{family:?} {name}: relative difference {distance:e}");
         }
@@ -210,13 +221,37 @@ fn a_sequences_logprobs_do_not_depend_on_what_is_packed_beside_it() {
         let together = device.forward(&whole).unwrap().0.logprobs;
         let mut alone = Vec::new();
         for segment in &whole.segments {
-            let tokens = &whole.tokens[segment.clone()];
-            let asked = whole.rows.iter().filter(|row| segment.contains(&(**row as usize))).count();
+            let tokens = &whole.tokens[segment.rows.clone()];
+            let asked = whole.rows.iter().filter(|row| segment.rows.contains(&(**row as usize))).count();
             let mut batch = PackedSequences::default();
             batch.push(&tokens[..tokens.len() - asked], &tokens[tokens.len() - asked..]);
             alone.extend(device.forward(&batch).unwrap().0.logprobs);
         }
         assert!(worst(&together, &alone) < 1e-5, "differs by {}", worst(&together, &alone));
+    }
+}
+
+/// Two prompts that begin alike, with two and three completions, beginnings laid out once.
+#[test]
+fn shared_beginnings_change_neither_logprobs_nor_gradients() {
+    let root: Vec<u32> = (0..34).map(|i| 3 + i % 30).collect();
+    let prompts = [[root.as_slice(), &[7, 8]].concat(), [root.as_slice(), &[9, 4, 11]].concat()];
+    let completions: [&[u32]; 5] = [&[12, 2], &[13, 14, 15, 2], &[6, 2], &[16, 17, 18], &[19]];
+    let sequences: Vec<(&[u32], &[u32])> =
+        completions.iter().enumerate().map(|(at, completion)| (prompts[at / 2 % 2].as_slice(), *completion)).collect();
+    let shared = PackedSequences::shared(&sequences);
+    let mut plain = PackedSequences::default();
+    sequences.iter().for_each(|(prompt, completion)| plain.push(prompt, completion));
+    assert!(shared.tokens.len() < plain.tokens.len() / 2 && shared.targets == plain.targets);
+    for weights in all_models() {
+        let device = on_device(&weights);
+        let expected = TrainingModel::new(&weights.config, plain.longest()).logprobs(&weights, &plain).logprobs;
+        let actual = device.logprobs(&shared).unwrap().logprobs;
+        assert!(worst(&actual, &expected) < 1e-4, "{:?}: differs by {}", weights.config.family, worst(&actual, &expected));
+        let expected = cpu_gradient(&weights, &plain);
+        for (name, distance) in distances(&weights, &device_gradient(&device, &shared, expected.len()), &expected) {
+            assert!(distance < 1e-4, "{:?} {name}: relative difference {distance:e}", weights.config.family);
+        }
     }
 }
 
@@ -226,14 +261,13 @@ fn in_bf16_logits_and_gradients_are_roughly_those_of_f32() {
     let batch = packed();
     for weights in all_models() {
         let device = DeviceModel::new(&weights, &Accelerator::candle_cpu(Precision::Bf16), POSITIONS).unwrap();
-        let expected = TrainingModel::new(&weights.config, batch.longest()).forward(&weights, &batch).0;
+        let expected = TrainingModel::new(&weights.config, batch.longest()).logprobs(&weights, &batch);
         let actual = device.forward(&batch).unwrap().0;
         let mean: f32 = actual.logprobs.iter().zip(&expected.logprobs).map(|(a, b)| (a - b).abs()).sum::<f32>()
             / expected.logprobs.len() as f32;
         assert!(mean < 0.1, "{:?}: log-probabilities differ by {mean}", weights.config.family);
         let expected = cpu_gradient(&weights, &batch);
-        let mut gradient = vec![0.0; expected.len()];
-        device_gradient(&device, &batch, &mut gradient);
+        let gradient = device_gradient(&device, &batch, expected.len());
         for (name, distance) in distances(&weights, &gradient, &expected) {
             assert!(distance < 0.2, "{:?} {name}: relative difference {distance}", weights.config.family);
         }

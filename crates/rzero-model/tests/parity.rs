@@ -8,7 +8,7 @@ use rzero_algo::seed::{StreamKey, random_stream, uniform_f64};
 use rzero_model::decoder::{Decoder, Scratch};
 use rzero_model::engine::{Request, Work, generate};
 use rzero_model::reference::ReferenceModel;
-use rzero_model::training::{PackedSequences, TrainingModel};
+use rzero_model::training::{Keep, PackedSequences, TrainingModel};
 use rzero_model::{ModelConfig, Weights};
 use rzero_schema::profile::SamplingSettings;
 use rzero_schema::vocab::Phase;
@@ -37,10 +37,8 @@ fn model(architecture: &str, is_tied: bool) -> Weights {
 }
 
 fn all_models() -> Vec<Weights> {
-    ["LlamaForCausalLM", "Qwen2ForCausalLM", "Qwen3ForCausalLM"]
-        .into_iter()
-        .flat_map(|name| [model(name, true), model(name, false)])
-        .collect()
+    let families = ["LlamaForCausalLM", "Qwen2ForCausalLM", "Qwen3ForCausalLM"];
+    families.into_iter().flat_map(|name| [model(name, true), model(name, false)]).collect()
 }
 
 fn packed() -> PackedSequences {
@@ -51,13 +49,59 @@ fn packed() -> PackedSequences {
     batch
 }
 
+/// Seven sequences of two prompts that begin alike, laid out with their beginnings shared, and one by one.
+fn shared_and_plain() -> (PackedSequences, PackedSequences) {
+    let examples: Vec<u32> = (0..35).map(|i| 1 + i % 38).collect();
+    let prompts = [[examples.as_slice(), &[7, 8]].concat(), [examples.as_slice(), &[9]].concat()];
+    let completions: Vec<Vec<u32>> = (0..7u32).map(|at| (0..=at).map(|i| 3 + 5 * i % 37).collect()).collect();
+    let sequences: Vec<(&[u32], &[u32])> =
+        completions.iter().enumerate().map(|(at, completion)| (prompts[at / 4].as_slice(), completion.as_slice())).collect();
+    let mut plain = PackedSequences::default();
+    sequences.iter().for_each(|(prompt, completion)| plain.push(prompt, completion));
+    (PackedSequences::shared(&sequences), plain)
+}
+
+fn gradient(training: &TrainingModel, weights: &Weights, batch: &PackedSequences, slopes: &[f32], keep: Keep) -> Vec<f32> {
+    let mut gradient = vec![0.0; weights.values.len()];
+    let tape = training.forward(weights, batch, keep).1;
+    training.backward(weights, batch, tape, slopes, &mut |range, part| {
+        gradient[range].iter_mut().zip(part).for_each(|(sum, value)| *sum += value);
+    });
+    gradient
+}
+
+#[test]
+fn shared_beginnings_and_recomputed_activations_change_nothing_but_rounding() {
+    let (shared, plain) = shared_and_plain();
+    assert!(shared.tokens.len() * 2 < plain.tokens.len());
+    let slopes: Vec<f32> = (0..plain.targets.len()).map(|i| 0.3 - 0.07 * i as f32).collect();
+    for weights in all_models() {
+        let training = TrainingModel::new(&weights.config, plain.longest());
+        let (left, right) = (training.logprobs(&weights, &shared), training.logprobs(&weights, &plain));
+        assert!(worst(&left.logprobs, &right.logprobs) < 1e-5 && worst(&left.entropies, &right.entropies) < 1e-5);
+        let of_shared = gradient(&training, &weights, &shared, &slopes, Keep::Activations);
+        assert_eq!(of_shared, gradient(&training, &weights, &shared, &slopes, Keep::Inputs));
+        let of_plain = gradient(&training, &weights, &plain, &slopes, Keep::Activations);
+        for parameter in &weights.layout.parameters {
+            let norm = |values: &[f32]| values.iter().map(|value| f64::from(*value).powi(2)).sum::<f64>().sqrt();
+            let range = parameter.range.clone();
+            let difference: Vec<f32> =
+                of_shared[range.clone()].iter().zip(&of_plain[range.clone()]).map(|(a, b)| a - b).collect();
+            if !parameter.name.ends_with("k_proj.bias") {
+                let relative = norm(&difference) / norm(&of_plain[range]);
+                assert!(relative < 1e-5, "{:?} {}: relative difference {relative:e}", weights.config.family, parameter.name);
+            }
+        }
+    }
+}
+
 fn transformers_logits(weights: &Weights, tokens: &[u32]) -> Vec<f32> {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("model.safetensors");
     std::fs::write(&path, weights.to_safetensors()).unwrap();
     let tensors = candle_core::safetensors::load(&path, &Device::Cpu).unwrap();
     let builder = candle_nn::VarBuilder::from_tensors(tensors, DType::F32, &Device::Cpu);
-    let mut config = weights.config.to_json();
+    let mut config = weights.config.to_json("float32");
     let input = Tensor::new(tokens, &Device::Cpu).unwrap().unsqueeze(0).unwrap();
     let logits = match config["model_type"].as_str().unwrap() {
         "llama" => {
@@ -113,15 +157,14 @@ fn training_agrees_with_autograd_in_values_and_in_every_parameters_gradient() {
     let slopes: Vec<f32> = (0..batch.targets.len()).map(|i| 0.3 - 0.17 * i as f32).collect();
     for weights in all_models() {
         let training = TrainingModel::new(&weights.config, batch.longest());
-        let (ours, tape) = training.forward(&weights, &batch);
+        let ours = training.logprobs(&weights, &batch);
         let twin = ReferenceModel::new(&weights).unwrap();
         let (logprobs, entropies) = twin.token_logprobs(&batch).unwrap();
         let as_f32 = |tensor: &Tensor| tensor.to_dtype(DType::F32).unwrap().to_vec1::<f32>().unwrap();
         assert!(worst(&ours.logprobs, &as_f32(&logprobs)) < 1e-5);
         assert!(worst(&ours.entropies, &as_f32(&entropies)) < 1e-5);
 
-        let mut gradient = vec![0.0; weights.values.len()];
-        training.backward(&weights, &batch, tape, &slopes, &mut gradient);
+        let gradient = gradient(&training, &weights, &batch, &slopes, Keep::Activations);
         let weight = Tensor::new(slopes.as_slice(), &Device::Cpu).unwrap().to_dtype(DType::F64).unwrap();
         let loss = (logprobs * weight).unwrap().sum_all().unwrap();
         let expected = loss.backward().unwrap().get(twin.variable()).unwrap().to_vec1::<f64>().unwrap();
@@ -203,7 +246,7 @@ fn completions_do_not_depend_on_batch_size_or_threads_and_carry_the_trainers_log
                 assert_eq!(completion.policy_logprobs.len(), completion.tokens.len());
             }
         }
-        let trainer = TrainingModel::new(&weights.config, batch.longest()).forward(&weights, &batch).0;
+        let trainer = TrainingModel::new(&weights.config, batch.longest()).logprobs(&weights, &batch);
         assert!(worst(&trainer.logprobs, &logprobs) < 2e-5, "differs by {}", worst(&trainer.logprobs, &logprobs));
     }
 }
@@ -245,4 +288,25 @@ fn bad_prompts_are_refused_and_an_interrupt_stops() {
     // The model's positions bound a completion even where the settings allow more.
     let completions = run(vec![1; 60], false).unwrap();
     assert!(completions[0][0].tokens.len() <= 4);
+}
+
+#[test]
+fn prompts_that_begin_alike_give_what_each_gives_by_itself() {
+    let sampling = SamplingSettings { temperature: 1.0, top_k: 0, top_p: 1.0, max_tokens: 8 };
+    let interrupt = AtomicBool::new(false);
+    let work = Work { threads: 2, batch_size: 3, interrupt: &interrupt };
+    let weights = model("Qwen2ForCausalLM", true);
+    let decoder = Decoder::new(&weights, 64);
+    // The last prompt is the beginning of the others.
+    let requests: Vec<Request> = (0..5u32)
+        .map(|row| Request {
+            prompt: (1..30).chain((row < 4).then_some(30 + row)).collect(),
+            streams: (0..3).map(|sample| random_stream("sample", &key(u64::from(row), sample))).collect(),
+        })
+        .collect();
+    let together = generate(&decoder, &requests, &sampling, work, &|_| ()).unwrap();
+    for (request, completions) in requests.iter().zip(together) {
+        let alone = generate(&decoder, std::slice::from_ref(request), &sampling, work, &|_| ()).unwrap();
+        assert_eq!(alone, [completions]);
+    }
 }

@@ -3,7 +3,7 @@
 //! There are no defaults: every key stands in the file, unknown keys are errors, and `--set a.b.c=value` replaces one key before
 //! the file is read into these types, so an override is checked like the file itself. [`Profile::check`] refuses numbers without sense.
 
-use crate::vocab::{BleuTokens, DomainKind, LossNormalization, RewardVariant, StartFrom};
+use crate::vocab::{BleuTokens, DomainKind, FloatType, LoraTarget, LossNormalization, RewardVariant, StartFrom};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -61,8 +61,23 @@ pub struct Profile {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ModelSettings {
-    /// Folder with config.json, tokenizer.json and model.safetensors, relative to the project's root.
+    /// Folder with config.json, tokenizer.json and the weights, relative to the project's root.
     pub path: String,
+    /// How the numbers of checkpoints are stored. Training keeps and moves 32-bit ones in any case; with bf16 its passes compute with the
+    /// rounded ones, as the stages that sample do.
+    pub float: FloatType,
+}
+
+/// Low-rank adapters (Hu et al. 2021): W + alpha / rank * B A with A and B trained and everything else left alone.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct LoraSettings {
+    /// Rank of the adapters; 0 trains all weights instead.
+    pub rank: usize,
+    /// Scale, before the division by the rank.
+    pub alpha: f64,
+    /// Matrices that get adapters, in every layer.
+    pub targets: Vec<LoraTarget>,
 }
 
 /// What counts as a question and how answers are read.
@@ -145,6 +160,11 @@ pub struct GrpoSettings {
     pub update_batch: usize,
     /// Tokens of a micro-batch, prompts included. Changes memory and speed, not results beyond rounding.
     pub micro_batch_tokens: usize,
+    /// Whether the backward pass computes the inside of each layer again instead of keeping it: a third more work, a tenth of the
+    /// activations. Does not change a bit.
+    pub recompute_activations: bool,
+    /// Adapters instead of all weights.
+    pub lora: LoraSettings,
     /// Decay of the exponential moving average of the weights over steps; 0 publishes the last step's weights.
     pub weight_ema: f64,
 }
@@ -346,6 +366,10 @@ impl GrpoSettings {
         range("grpo.clip_high", self.clip_high, |v| v >= 0.0, not_negative)?;
         range("grpo.clip_dual", self.clip_dual, |v| v >= 1.0, "at least 1")?;
         range("grpo.micro_batch_tokens", self.micro_batch_tokens, |v| v >= 1, "at least 1")?;
+        range("grpo.lora.rank", self.lora.rank, |v| v <= 4096, "0 to 4096")?;
+        range("grpo.lora.alpha", self.lora.alpha, |v| v > 0.0 && v.is_finite(), "more than 0")?;
+        let num_targets = if self.lora.rank == 0 { 1 } else { self.lora.targets.len() };
+        range("grpo.lora.targets (number of)", num_targets, |v| v >= 1, "at least 1")?;
         range("grpo.weight_ema", self.weight_ema, |v| (0.0..1.0).contains(&v), decay)
     }
 }

@@ -101,6 +101,8 @@ vocabulary! {
         Pretrain = "pretrain",
         /// Seed to held-out ladder of problems.
         MakeLadder = "make-ladder",
+        /// Files of problems to held-out set.
+        ImportBenchmark = "import-benchmark",
     }
 }
 
@@ -233,6 +235,38 @@ vocabulary! {
 }
 
 vocabulary! {
+    /// How the numbers of a model are stored.
+    FloatType {
+        /// 32 bits.
+        F32 = "f32",
+        /// 16 bits, eight of them exponent: the range of f32 at a precision of three digits.
+        Bf16 = "bf16",
+        /// 16 bits, five of them exponent.
+        F16 = "f16",
+    }
+}
+
+vocabulary! {
+    /// A matrix of every layer that adapters can be trained for, by its Hugging Face name.
+    LoraTarget {
+        /// Queries.
+        Query = "q_proj",
+        /// Keys.
+        Key = "k_proj",
+        /// Values.
+        Value = "v_proj",
+        /// Output of attention.
+        Output = "o_proj",
+        /// Gate of the feed-forward.
+        Gate = "gate_proj",
+        /// Its other input.
+        Up = "up_proj",
+        /// Its output.
+        Down = "down_proj",
+    }
+}
+
+vocabulary! {
     /// Which checkpoint a role starts an iteration from.
     StartFrom {
         /// The role's own checkpoint of the previous iteration.
@@ -249,6 +283,8 @@ vocabulary! {
     DomainKind {
         /// Integer expressions with `+`, `-`, `*` and parentheses; an exact evaluator exists.
         Arithmetic = "arithmetic",
+        /// Questions in words whose answers are numbers; nothing is checked of a question beyond the tags and the length.
+        Words = "words",
         /// Free text; nothing is checked beyond the tags and the length.
         Text = "text",
     }

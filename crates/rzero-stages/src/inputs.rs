@@ -220,7 +220,11 @@ impl<'a> StageInputs<'a> {
     }
 }
 
-/// Config, tokenizer and weights of a checkpoint, in a fixed order.
+/// Files that a model folder may have beside its config, tokenizer and weights, and that decide what it writes: how prompts are
+/// written, where completions stop. They go where the model goes.
+pub const COMPANION_FILES: [&str; 3] = ["chat_template.jinja", "generation_config.json", "tokenizer_config.json"];
+
+/// Config, tokenizer, companions and weights of a checkpoint, in a fixed order.
 fn checkpoint_files(folder: &Path) -> anyhow::Result<Vec<PathBuf>> {
     let missing = |what: &str| {
         let message = format!("{} holds no checkpoint: it has no {what}", folder.display());
@@ -234,6 +238,7 @@ fn checkpoint_files(folder: &Path) -> anyhow::Result<Vec<PathBuf>> {
         }
         files.push(file);
     }
+    files.extend(COMPANION_FILES.map(|name| folder.join(name)).into_iter().filter(|file| file.is_file()));
     let mut weights = Vec::new();
     for entry in std::fs::read_dir(folder).map_err(IoError::file("read", folder))? {
         let path = entry.map_err(IoError::file("read", folder))?.path();

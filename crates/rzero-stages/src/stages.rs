@@ -8,6 +8,7 @@ pub mod eval;
 pub mod filter;
 #[cfg(feature = "model")]
 pub mod grpo_step;
+pub mod import_benchmark;
 pub mod make_ladder;
 #[cfg(feature = "model")]
 pub mod pretrain;

@@ -2,24 +2,27 @@
 
 use crate::error::TrainError;
 use crate::optim::AdamState;
-use safetensors::tensor::{Dtype, SafeTensors, TensorView};
-use std::collections::BTreeMap;
+use rzero_model::tensor_file::{self, Tensor, TensorFile};
+use rzero_schema::vocab::FloatType;
+use std::io::{self, Write};
 use std::path::Path;
 
-/// Moments, update count and averaged weights of a phase.
+/// Moments, update count, and the numbers in training where the checkpoint does not hold them.
 #[derive(Debug, Clone, PartialEq)]
 pub struct TrainState {
     /// AdamW's memory.
     pub adam: AdamState,
-    /// Exponential moving average of the weights over steps, where the profile keeps one.
+    /// Exponential moving average of the trained numbers over steps, where the profile keeps one.
     pub average: Option<Vec<f32>>,
+    /// Adapters, or weights before they were rounded for the checkpoint.
+    pub trained: Option<Vec<f32>>,
 }
 
 impl TrainState {
-    /// Before the first step of a phase. `weights` start the average, where one is kept.
+    /// Before the first step of a phase. The trained numbers start the average, where one is kept.
     #[must_use]
-    pub fn new(weights: &[f32], weight_ema: f64) -> Self {
-        Self { adam: AdamState::new(weights.len()), average: (weight_ema > 0.0).then(|| weights.to_vec()) }
+    pub fn new(trained: &[f32], weight_ema: f64) -> Self {
+        Self { adam: AdamState::new(trained.len()), average: (weight_ema > 0.0).then(|| trained.to_vec()), trained: None }
     }
 
     /// average = decay average + (1 - decay) weights.
@@ -31,47 +34,39 @@ impl TrainState {
         }
     }
 
-    /// The bytes of the file.
-    #[must_use]
-    pub fn to_safetensors(&self) -> Vec<u8> {
-        let to_bytes = |values: &[f32]| -> Vec<u8> { values.iter().flat_map(|value| value.to_le_bytes()).collect() };
-        let mut parts = vec![("adam.first", to_bytes(&self.adam.first)), ("adam.second", to_bytes(&self.adam.second))];
-        if let Some(average) = &self.average {
-            parts.push(("weights.average", to_bytes(average)));
-        }
-        let updates = self.adam.updates.to_le_bytes();
-        let mut views: BTreeMap<&str, TensorView<'_>> = parts
-            .iter()
-            .map(|(name, bytes)| {
-                let view = TensorView::new(Dtype::F32, vec![bytes.len() / 4], bytes).expect("four bytes a number");
-                (*name, view)
-            })
-            .collect();
-        views.insert("adam.updates", TensorView::new(Dtype::U64, vec![1], &updates).expect("eight bytes a number"));
-        safetensors::serialize(views, None).expect("flat tensors can be serialised")
-    }
-
-    /// Reads the bytes of a file made for a model of `num_parameters`.
+    /// Writes the file; `trained` are the numbers that the checkpoint beside it does not hold.
     ///
     /// # Errors
-    /// When the bytes are no safetensors, a tensor is missing or of another size or type.
-    pub fn from_safetensors(bytes: &[u8], num_parameters: usize, path: &Path) -> Result<Self, TrainError> {
+    /// When writing fails.
+    pub fn write_safetensors(&self, out: &mut dyn Write, trained: Option<&[f32]>) -> io::Result<()> {
+        let shape = [self.adam.first.len()];
+        let mut tensors = vec![("adam.first", self.adam.first.as_slice()), ("adam.second", self.adam.second.as_slice())];
+        tensors.extend(self.average.as_ref().map(|average| ("weights.average", average.as_slice())));
+        tensors.extend(trained.map(|trained| ("weights.trained", trained)));
+        let tensors: Vec<Tensor<'_>> = tensors.into_iter().map(|(name, values)| Tensor { name, shape: &shape, values }).collect();
+        tensor_file::write(out, &tensors, FloatType::F32, &[("updates", self.adam.updates.to_string())])
+    }
+
+    /// Reads a file made for so many trained numbers.
+    ///
+    /// # Errors
+    /// When the file is no safetensors, or a tensor is missing or of another size or type.
+    pub fn read(path: &Path, num_trained: usize) -> Result<Self, TrainError> {
         let refuse = |problem: String| TrainError::State { path: path.to_path_buf(), problem };
-        let file = SafeTensors::deserialize(bytes).map_err(|error| refuse(error.to_string()))?;
-        let read = |name: &str| -> Result<Vec<f32>, TrainError> {
-            let tensor = file.tensor(name).map_err(|_| refuse(format!("tensor `{name}` is missing")))?;
-            if tensor.dtype() != Dtype::F32 || tensor.shape() != [num_parameters] {
-                return Err(refuse(format!("tensor `{name}` is {:?} {:?}", tensor.dtype(), tensor.shape())));
+        let mut file = TensorFile::open(path).map_err(|error| refuse(error.to_string()))?;
+        let updates = file.text("updates").and_then(|text| text.parse().ok());
+        let updates = updates.ok_or_else(|| refuse("it does not say how many updates were made".to_owned()))?;
+        let mut read = |name: &str| -> Result<Option<Vec<f32>>, TrainError> {
+            if !file.contains(name) {
+                return Ok(None);
             }
-            Ok(tensor.data().as_chunks::<4>().0.iter().map(|raw| f32::from_le_bytes(*raw)).collect())
+            let mut values = vec![0.0; num_trained];
+            file.read(name, &[num_trained], &mut values).map_err(|error| refuse(error.to_string()))?;
+            Ok(Some(values))
         };
-        let updates = file.tensor("adam.updates").map_err(|_| refuse("tensor `adam.updates` is missing".to_owned()))?;
-        let updates = match updates.data().as_chunks::<8>().0 {
-            [raw] if updates.dtype() == Dtype::U64 => u64::from_le_bytes(*raw),
-            _ => return Err(refuse("tensor `adam.updates` is not one u64".to_owned())),
-        };
-        let average = if file.names().contains(&"weights.average") { Some(read("weights.average")?) } else { None };
-        Ok(Self { adam: AdamState { first: read("adam.first")?, second: read("adam.second")?, updates }, average })
+        let mut moments = |name: &str| read(name)?.ok_or_else(|| refuse(format!("tensor `{name}` is missing")));
+        let adam = AdamState { first: moments("adam.first")?, second: moments("adam.second")?, updates };
+        Ok(Self { adam, average: read("weights.average")?, trained: read("weights.trained")? })
     }
 }
 
@@ -86,13 +81,19 @@ mod tests {
         state.adam.updates = 7;
         state.adam.second[1] = 0.25;
         state.update_average(&[3.0, 2.0, 1.0], 0.5);
-        let bytes = state.to_safetensors();
-        let path = Path::new("optimizer.safetensors");
-        assert_eq!(TrainState::from_safetensors(&bytes, 3, path).unwrap(), state);
+        state.trained = Some(vec![0.1, 0.2, 0.3]);
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("optimizer.safetensors");
+        let mut bytes = Vec::new();
+        state.write_safetensors(&mut bytes, state.trained.as_deref()).unwrap();
+        std::fs::write(&path, &bytes).unwrap();
+        assert_eq!(TrainState::read(&path, 3).unwrap(), state);
         assert_eq!(state.average.as_deref(), Some([2.0, 2.0, 2.0].as_slice()));
-        assert!(TrainState::from_safetensors(&bytes, 4, path).is_err());
+        assert!(TrainState::read(&path, 4).is_err());
         for length in 0..bytes.len() {
-            assert!(TrainState::from_safetensors(&bytes[..length], 3, path).is_err());
+            std::fs::write(&path, &bytes[..length]).unwrap();
+            let error = TrainState::read(&path, 3).unwrap_err().to_string();
+            assert!(error.contains("optimizer.safetensors"), "{error}");
         }
     }
 }

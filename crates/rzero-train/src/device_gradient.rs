@@ -5,10 +5,10 @@
 
 use crate::batch::MicroBatch;
 use crate::error::TrainError;
+use crate::gradient::Passes;
 use rzero_model::Weights;
 use rzero_model::device::{Accelerator, DeviceModel};
-use rzero_model::training::TokenLogprobs;
-use std::ops::Range;
+use rzero_model::training::{GradientSink, TokenLogprobs};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 fn device_model(accelerator: &Accelerator, weights: &Weights, batches: &[MicroBatch]) -> Result<DeviceModel, TrainError> {
@@ -46,21 +46,20 @@ pub fn accumulate<T>(
     accelerator: &Accelerator,
     weights: &Weights,
     batches: &[MicroBatch],
-    interrupt: &AtomicBool,
-    on_tokens: &(dyn Fn(usize) + Sync),
-    sink: &mut dyn FnMut(Range<usize>, &[f32]),
+    passes: Passes<'_>,
+    sink: GradientSink<'_>,
     token_slopes: impl Fn(usize, &TokenLogprobs) -> (Vec<f32>, T),
 ) -> Result<Vec<T>, TrainError> {
     let model = device_model(accelerator, weights, batches)?;
     let mut kept = Vec::with_capacity(batches.len());
     for (index, batch) in batches.iter().enumerate() {
-        if interrupt.load(Ordering::Relaxed) {
+        if passes.interrupt.load(Ordering::Relaxed) {
             return Err(TrainError::Interrupted);
         }
         let (logprobs, tape) = model.forward(&batch.packed)?;
         let (slopes, keep) = token_slopes(index, &logprobs);
         model.backward(&batch.packed, tape, &slopes, sink)?;
-        on_tokens(batch.packed.targets.len());
+        (passes.on_tokens)(batch.packed.targets.len());
         kept.push(keep);
     }
     Ok(kept)

@@ -5,15 +5,14 @@
 
 use crate::batch::{MicroBatch, Sequence, micro_batches};
 use crate::error::TrainError;
+use crate::gradient::{Passes, accumulate, logprobs};
 use crate::loss::{TokenLoss, token_loss, token_weights};
-use crate::optim::{AdamSettings, AdamState, adamw, clip};
-use crate::{device_gradient, gradient};
+use crate::optim::{AdamSettings, AdamState, clip};
+use crate::trainable::Trainable;
 use rzero_model::Weights;
 use rzero_model::device::Accelerator;
-use rzero_model::kernels::add_scaled;
-use rzero_model::training::TokenLogprobs;
+use rzero_model::training::{Keep, TokenLogprobs};
 use rzero_schema::profile::GrpoSettings;
-use std::ops::Range;
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
@@ -62,8 +61,6 @@ pub struct GrpoMetrics {
 /// Where the time of a step went.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct GrpoTimings {
-    /// Log-probabilities under the reference.
-    pub reference: Duration,
     /// Forward and backward passes.
     pub gradient: Duration,
     /// Clipping and the optimiser.
@@ -79,9 +76,9 @@ pub struct GrpoStep<'a> {
     pub learning_rate: f64,
     /// Length limit of a completion, for the `dr-grpo` normalisation.
     pub length_limit: usize,
-    /// The reference policy; not used where `kl_coef` is 0.
-    pub reference: &'a Weights,
-    /// Where gradients are computed; without one, on the CPU with the threads of the current pool. The optimiser is always there.
+    /// What [`reference_logprobs`] gave for the same samples; absent where `kl_coef` is 0.
+    pub reference: Option<&'a [Vec<f32>]>,
+    /// Where gradients are computed; without one, on the CPU. The optimiser is always there.
     pub accelerator: Option<&'a Accelerator>,
     /// Set from outside to stop early; the weights are then half updated and must be thrown away.
     pub interrupt: &'a AtomicBool,
@@ -132,23 +129,66 @@ impl Sums {
     }
 }
 
-/// Moves `weights` by one step over `samples`.
+/// Samples of each update of a step.
+fn updates<'a, T>(samples: &'a [T], settings: &GrpoSettings) -> impl Iterator<Item = &'a [T]> {
+    samples.chunks(if settings.update_batch == 0 { samples.len() } else { settings.update_batch }.max(1))
+}
+
+fn update_batches(samples: &[GrpoSample<'_>], settings: &GrpoSettings, weights: &Weights) -> Result<Vec<MicroBatch>, TrainError> {
+    let sequences: Vec<Sequence<'_>> = samples.iter().map(|sample| sample.sequence).collect();
+    micro_batches(&sequences, settings.micro_batch_tokens, &weights.config)
+}
+
+/// Log-probability of every completion token of every sample under the reference policy. Once a step: the reference does not move, and need
+/// not be held beside the policy.
+///
+/// # Errors
+/// When a rollout does not fit the model, or on interrupt.
+pub fn reference_logprobs(
+    reference: &Weights,
+    samples: &[GrpoSample<'_>],
+    settings: &GrpoSettings,
+    accelerator: Option<&Accelerator>,
+    interrupt: &AtomicBool,
+) -> Result<Vec<Vec<f32>>, TrainError> {
+    check(samples)?;
+    let mut all = Vec::with_capacity(samples.len());
+    for samples in updates(samples, settings) {
+        let batches = update_batches(samples, settings, reference)?;
+        for (batch, result) in batches.iter().zip(logprobs(reference, &batches, accelerator, interrupt)?) {
+            let mut rest = result.logprobs.as_slice();
+            for sample in &samples[batch.sequences.clone()] {
+                let (of_sample, after) = rest.split_at(sample.sequence.completion.len());
+                all.push(of_sample.to_vec());
+                rest = after;
+            }
+        }
+    }
+    Ok(all)
+}
+
+/// Moves `policy` by one step over `samples`.
 ///
 /// # Errors
 /// When a rollout does not fit the model, there is nothing to train on, a number stops being finite, or on interrupt.
 pub fn grpo_step(
-    weights: &mut Weights,
+    policy: &mut Trainable,
     optimizer: &mut AdamState,
     samples: &[GrpoSample<'_>],
     step: &GrpoStep<'_>,
 ) -> Result<(GrpoMetrics, GrpoTimings), TrainError> {
     check(samples)?;
     let settings = step.settings;
-    let update_batch = if settings.update_batch == 0 { samples.len() } else { settings.update_batch };
+    let keep = if settings.recompute_activations { Keep::Inputs } else { Keep::Activations };
+    let passes = Passes { accelerator: step.accelerator, keep, interrupt: step.interrupt, on_tokens: step.on_tokens };
     let mut timings = GrpoTimings::default();
     let (mut sums, mut first) = (Sums::default(), None);
     let (mut gradient_norm, mut num_updates) = (0.0, 0u32);
-    for samples in samples.chunks(update_batch.max(1)) {
+    let mut gradient = vec![0f32; policy.values().len()];
+    let mut start = 0;
+    for samples in updates(samples, settings) {
+        let reference = step.reference.map(|all| &all[start..start + samples.len()]);
+        start += samples.len();
         let lengths: Vec<usize> = samples
             .iter()
             .map(|sample| if settings.mask_truncated && sample.is_truncated { 0 } else { sample.sequence.completion.len() })
@@ -157,32 +197,14 @@ pub fn grpo_step(
             continue;
         }
         let token_weight = token_weights(&lengths, settings.loss_normalization, step.length_limit);
-        let sequences: Vec<Sequence<'_>> = samples.iter().map(|sample| sample.sequence).collect();
-        let batches = micro_batches(&sequences, settings.micro_batch_tokens, &weights.config)?;
+        let batches = update_batches(samples, settings, policy.weights())?;
 
         let clock = Instant::now();
-        let reference = match (settings.kl_coef > 0.0, step.accelerator) {
-            (false, _) => None,
-            (true, None) => Some(gradient::logprobs(step.reference, &batches, step.interrupt)?),
-            (true, Some(device)) => Some(device_gradient::logprobs(device, step.reference, &batches, step.interrupt)?),
-        };
-        timings.reference += clock.elapsed();
-
-        let clock = Instant::now();
-        let token_slopes = |index: usize, new: &TokenLogprobs| {
-            let reference = reference.as_ref().map(|all| all[index].logprobs.as_slice());
+        gradient.fill(0.0);
+        let mut sink = |range, part: &[f32]| policy.add_gradient(range, part, &mut gradient);
+        let kept = accumulate(policy.weights(), &batches, passes, &mut sink, |index, new| {
             slopes(&batches[index], samples, &token_weight, new, reference, settings)
-        };
-        let (mut gradient, kept) = match step.accelerator {
-            None => gradient::accumulate(weights, &batches, step.interrupt, step.on_tokens, token_slopes)?,
-            Some(device) => {
-                let mut total = vec![0f32; weights.values.len()];
-                let sink = &mut |range: Range<usize>, part: &[f32]| add_scaled(&mut total[range], 1.0, part);
-                let (interrupt, on_tokens) = (step.interrupt, step.on_tokens);
-                let kept = device_gradient::accumulate(device, weights, &batches, interrupt, on_tokens, sink, token_slopes)?;
-                (total, kept)
-            }
-        };
+        })?;
         timings.gradient += clock.elapsed();
         let mut update_sums = Sums::default();
         kept.iter().for_each(|kept| update_sums.add(kept));
@@ -200,7 +222,7 @@ pub fn grpo_step(
             epsilon: settings.adam_epsilon,
             weight_decay: settings.weight_decay,
         };
-        adamw(weights, &gradient, optimizer, step.learning_rate, &adam, |_| true);
+        policy.update(&gradient, optimizer, step.learning_rate, &adam);
         timings.optimizer += clock.elapsed();
 
         gradient_norm += norm;
@@ -246,7 +268,7 @@ fn slopes(
     samples: &[GrpoSample<'_>],
     token_weight: &[f64],
     new: &TokenLogprobs,
-    reference: Option<&[f32]>,
+    reference: Option<&[Vec<f32>]>,
     settings: &GrpoSettings,
 ) -> (Vec<f32>, Sums) {
     let mut slopes = vec![0f32; new.logprobs.len()];
@@ -254,9 +276,9 @@ fn slopes(
     let mut at = 0;
     for index in batch.sequences.clone() {
         let (sample, weight) = (&samples[index], token_weight[index]);
-        for old in sample.old_logprobs {
+        for (token, old) in sample.old_logprobs.iter().enumerate() {
             if weight > 0.0 {
-                let reference = reference.map(|all| f64::from(all[at]));
+                let reference = reference.map(|all| f64::from(all[index][token]));
                 let token = token_loss(f64::from(new.logprobs[at]), f64::from(*old), reference, sample.advantage, settings);
                 slopes[at] = (weight * token.loss.slope) as f32;
                 sums.add_token(&token, weight, f64::from(new.entropies[at]));

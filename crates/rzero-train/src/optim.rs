@@ -63,9 +63,10 @@ pub fn clip(gradient: &mut [f32], limit: f64) -> f64 {
     before
 }
 
-/// One AdamW update of the parameters that `is_chosen` names.
+/// One AdamW update of those of the parameters in a flat buffer that `is_chosen` names.
 pub fn adamw(
-    weights: &mut Weights,
+    all_values: &mut [f32],
+    parameters: &[Parameter],
     gradient: &[f32],
     state: &mut AdamState,
     learning_rate: f64,
@@ -78,10 +79,10 @@ pub fn adamw(
     let step = (learning_rate / (1.0 - settings.beta1.powi(t))) as f32;
     let second_scale = (1.0 / (1.0 - settings.beta2.powi(t))) as f32;
     let epsilon = settings.epsilon as f32;
-    for parameter in weights.layout.parameters.iter().filter(|parameter| is_chosen(parameter)) {
+    for parameter in parameters.iter().filter(|parameter| is_chosen(parameter)) {
         let range = parameter.range.clone();
         let decay = if parameter.is_matrix() { (learning_rate * settings.weight_decay) as f32 } else { 0.0 };
-        let values = weights.values[range.clone()].par_chunks_mut(CHUNK);
+        let values = all_values[range.clone()].par_chunks_mut(CHUNK);
         let moments = state.first[range.clone()].par_chunks_mut(CHUNK).zip(state.second[range.clone()].par_chunks_mut(CHUNK));
         values.zip(moments).zip(gradient[range].par_chunks(CHUNK)).for_each(|((values, (first, second)), gradient)| {
             for (((w, m), v), g) in values.iter_mut().zip(first).zip(second).zip(gradient) {

@@ -5,11 +5,13 @@
 
 use crate::batch::{Sequence, micro_batches};
 use crate::error::TrainError;
-use crate::gradient::accumulate;
+use crate::gradient::{Passes, accumulate, add};
 use crate::optim::{AdamSettings, AdamState, adamw, clip, muon};
 use rzero_algo::seed::{RandomStream, uniform_f64};
+use rzero_model::training::Keep;
 use rzero_model::weights::Parameter;
 use rzero_model::{ModelConfig, Weights};
+use std::ops::Range;
 use std::sync::atomic::AtomicBool;
 
 /// The optimiser of one pre-training phase.
@@ -121,7 +123,10 @@ impl Pretraining {
             return Err(TrainError::NoTokens);
         }
         let slope = -1.0 / num_tokens as f32;
-        let (mut gradient, losses) = accumulate(&self.weights, &batches, interrupt, &|_| (), |_, result| {
+        let passes = Passes { accelerator: None, keep: Keep::Activations, interrupt, on_tokens: &|_| () };
+        let mut gradient = vec![0.0; self.weights.values.len()];
+        let mut sink = |range: Range<usize>, part: &[f32]| add(&mut gradient, range, part);
+        let losses = accumulate(&self.weights, &batches, passes, &mut sink, |_, result| {
             let loss: f64 = result.logprobs.iter().map(|logprob| -f64::from(*logprob)).sum();
             (vec![slope; result.logprobs.len()], loss)
         })?;
@@ -131,7 +136,8 @@ impl Pretraining {
         }
         let share = schedule(step, settings);
         let learning_rate = share * settings.learning_rate;
-        adamw(&mut self.weights, &gradient, &mut self.state, learning_rate, &settings.adam, |p| !is_inner_matrix(p));
+        let Weights { values, layout, .. } = &mut self.weights;
+        adamw(values, &layout.parameters, &gradient, &mut self.state, learning_rate, &settings.adam, |p| !is_inner_matrix(p));
         muon(
             &mut self.weights,
             &gradient,

@@ -4,7 +4,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test stops where it cannot go on")]
 
-use rzero_schema::profile::GrpoSettings;
+use rzero_schema::profile::{GrpoSettings, LoraSettings};
 use rzero_schema::vocab::LossNormalization;
 use rzero_train::loss::{token_loss, token_weights};
 use serde_json::Value;
@@ -28,6 +28,8 @@ fn settings(inputs: &Value) -> GrpoSettings {
         mask_truncated: false,
         update_batch: 0,
         micro_batch_tokens: 1024,
+        recompute_activations: false,
+        lora: LoraSettings { rank: 0, alpha: 1.0, targets: Vec::new() },
         weight_ema: 0.0,
     }
 }

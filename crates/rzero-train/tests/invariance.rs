@@ -5,14 +5,16 @@
 
 use rzero_algo::seed::{StreamKey, random_stream, uniform_below, uniform_f64};
 use rzero_model::{ModelConfig, Weights};
-use rzero_schema::profile::GrpoSettings;
-use rzero_schema::vocab::{LossNormalization, Phase};
+use rzero_schema::profile::{GrpoSettings, LoraSettings};
+use rzero_schema::vocab::{FloatType, LoraTarget, LossNormalization, Phase};
 use rzero_train::TrainError;
 use rzero_train::batch::Sequence;
 use rzero_train::checkpoint::TrainState;
-use rzero_train::grpo::{GrpoMetrics, GrpoSample, GrpoStep, grpo_step};
+use rzero_train::grpo::{GrpoMetrics, GrpoSample, GrpoStep, grpo_step, reference_logprobs};
+use rzero_train::lora::Lora;
+use rzero_train::trainable::Trainable;
 use serde_json::json;
-use std::path::Path;
+use std::fs::File;
 use std::sync::atomic::AtomicBool;
 
 fn settings(micro_batch_tokens: usize) -> GrpoSettings {
@@ -33,6 +35,8 @@ fn settings(micro_batch_tokens: usize) -> GrpoSettings {
         mask_truncated: true,
         update_batch: 8,
         micro_batch_tokens,
+        recompute_activations: false,
+        lora: LoraSettings { rank: 0, alpha: 8.0, targets: LoraTarget::ALL.to_vec() },
         weight_ema: 0.5,
     }
 }
@@ -86,25 +90,65 @@ fn borrowed(rollouts: &[OwnedSample]) -> Vec<GrpoSample<'_>> {
         .collect()
 }
 
-fn run(threads: usize, micro_batch_tokens: usize) -> (Weights, TrainState, GrpoMetrics) {
-    let (mut weights, reference) = (model(), model());
-    let settings = settings(micro_batch_tokens);
-    let mut state = TrainState::new(&weights.values, settings.weight_ema);
-    let rollouts = rollouts(20);
-    let interrupt = AtomicBool::new(false);
+/// What is trained: all weights or adapters, stored as f32 or bf16.
+#[derive(Clone, Copy)]
+struct Kind {
+    rank: usize,
+    float: FloatType,
+}
+
+const PLAIN: Kind = Kind { rank: 0, float: FloatType::F32 };
+
+fn trainable(kind: Kind, settings: &GrpoSettings, checkpoint: Weights, trained: Option<Vec<f32>>) -> Trainable {
+    match kind.rank {
+        0 => Trainable::weights_of(checkpoint, kind.float, trained),
+        _ => Trainable::adapters_of(checkpoint, kind.float, &settings.lora, trained, &mut random_stream("lora", &key(0))),
+    }
+}
+
+/// Steps one after another, each from what the one before left in memory or, with `through_files`, in files.
+fn steps(kind: Kind, num_steps: usize, micro_batch_tokens: usize, through_files: bool) -> (Trainable, TrainState, GrpoMetrics) {
+    let mut settings = settings(micro_batch_tokens);
+    settings.lora.rank = kind.rank;
+    let (rollouts, interrupt) = (rollouts(20), AtomicBool::new(false));
+    let reference = reference_logprobs(&model(), &borrowed(&rollouts), &settings, None, &interrupt).unwrap();
     let step = GrpoStep {
         settings: &settings,
         learning_rate: 1e-3,
         length_limit: 12,
-        reference: &reference,
+        reference: Some(&reference),
         accelerator: None,
         interrupt: &interrupt,
         on_tokens: &|_| (),
     };
+    let mut policy = trainable(kind, &settings, model(), None);
+    let mut state = TrainState::new(policy.values(), settings.weight_ema);
+    let mut metrics = GrpoMetrics::default();
+    for _ in 0..num_steps {
+        metrics = grpo_step(&mut policy, &mut state.adam, &borrowed(&rollouts), &step).unwrap().0;
+        state.update_average(policy.values(), settings.weight_ema);
+        if through_files {
+            let folder = tempfile::tempdir().unwrap();
+            let (model_file, state_file) = (folder.path().join("model.safetensors"), folder.path().join("optimizer.safetensors"));
+            let config = policy.weights().config.to_json("float32").to_string();
+            policy.weights().write_safetensors(&mut File::create(model_file).unwrap(), kind.float).unwrap();
+            state.write_safetensors(&mut File::create(&state_file).unwrap(), policy.values_beside_checkpoint()).unwrap();
+            std::fs::write(folder.path().join("config.json"), config).unwrap();
+            state = TrainState::read(&state_file, policy.values().len()).unwrap();
+            let checkpoint = Weights::read(folder.path()).unwrap();
+            assert_eq!(checkpoint.values, policy.weights().values, "a checkpoint holds what passes compute with");
+            // Adapters belong to the weights that the phase started from.
+            let checkpoint = if kind.rank == 0 { checkpoint } else { model() };
+            policy = trainable(kind, &settings, checkpoint, state.trained.take());
+        }
+    }
+    (policy, state, metrics)
+}
+
+fn run(threads: usize, micro_batch_tokens: usize) -> (Weights, TrainState, GrpoMetrics) {
     let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
-    let (metrics, _) = pool.install(|| grpo_step(&mut weights, &mut state.adam, &borrowed(&rollouts), &step)).unwrap();
-    state.update_average(&weights.values, settings.weight_ema);
-    (weights, state, metrics)
+    let (policy, state, metrics) = pool.install(|| steps(PLAIN, 1, micro_batch_tokens, false));
+    (policy.weights().clone(), state, metrics)
 }
 
 #[test]
@@ -136,55 +180,83 @@ fn threads_do_not_change_a_bit() {
 
 #[test]
 fn a_step_resumed_from_files_is_the_step_that_was_never_stopped() {
-    let settings = settings(64);
-    let (rollouts, reference, interrupt) = (rollouts(16), model(), AtomicBool::new(false));
-    let step = GrpoStep {
-        settings: &settings,
-        learning_rate: 1e-3,
-        length_limit: 12,
-        reference: &reference,
-        accelerator: None,
-        interrupt: &interrupt,
-        on_tokens: &|_| (),
-    };
-    let (mut weights, mut state) = (model(), TrainState::new(&model().values, 0.5));
-    let (mut resumed, mut resumed_state) = (weights.clone(), state.clone());
-    for _ in 0..3 {
-        grpo_step(&mut weights, &mut state.adam, &borrowed(&rollouts), &step).unwrap();
-        state.update_average(&weights.values, 0.5);
-
-        grpo_step(&mut resumed, &mut resumed_state.adam, &borrowed(&rollouts), &step).unwrap();
-        resumed_state.update_average(&resumed.values, 0.5);
-        let folder = tempfile::tempdir().unwrap();
-        std::fs::write(folder.path().join("model.safetensors"), resumed.to_safetensors()).unwrap();
-        std::fs::write(folder.path().join("config.json"), resumed.config.to_json().to_string()).unwrap();
-        resumed = Weights::read(folder.path()).unwrap();
-        let bytes = resumed_state.to_safetensors();
-        resumed_state = TrainState::from_safetensors(&bytes, resumed.values.len(), Path::new("optimizer.safetensors")).unwrap();
+    for rank in [0, 3] {
+        for float in [FloatType::F32, FloatType::Bf16] {
+            let kind = Kind { rank, float };
+            let (policy, state, metrics) = steps(kind, 3, 64, false);
+            let (resumed, resumed_state, resumed_metrics) = steps(kind, 3, 64, true);
+            assert_eq!(policy.weights().values, resumed.weights().values);
+            assert_eq!(policy.values(), resumed.values());
+            assert_eq!(state, resumed_state);
+            assert_eq!(metrics, resumed_metrics);
+        }
     }
-    assert_eq!(weights.values, resumed.values);
-    assert_eq!(state, resumed_state);
+}
+
+#[test]
+fn adapters_move_their_matrices_only_and_off_they_are_the_base() {
+    let base = model();
+    let (policy, _, _) = steps(Kind { rank: 3, float: FloatType::F32 }, 2, 64, false);
+    for parameter in &base.layout.parameters {
+        let has_adapter = parameter.is_matrix() && parameter.name.contains(".layers.");
+        let is_moved = base.at(&parameter.range) != policy.weights().at(&parameter.range);
+        assert_eq!(is_moved, has_adapter, "{}", parameter.name);
+    }
+    let settings = settings(64);
+    let settings = GrpoSettings { lora: LoraSettings { rank: 3, ..settings.lora.clone() }, ..settings };
+    let fresh = trainable(Kind { rank: 3, float: FloatType::F32 }, &settings, base.clone(), None);
+    assert_eq!(fresh.weights().values, base.values);
+}
+
+#[test]
+fn the_gradient_of_adapters_is_that_of_finite_differences() {
+    let base = model();
+    let lora_settings = LoraSettings { rank: 2, alpha: 3.0, targets: vec![LoraTarget::Query, LoraTarget::Down] };
+    let lora = Lora::new(&base.layout, &lora_settings);
+    let mut stream = random_stream("lora", &key(1));
+    let values: Vec<f32> = (0..lora.num_parameters()).map(|_| (uniform_f64(&mut stream) - 0.5) as f32).collect();
+    // Any linear function of the weights will do as a loss: its gradient is a constant.
+    let slopes: Vec<f32> = (0..base.values.len()).map(|_| (uniform_f64(&mut stream) - 0.5) as f32).collect();
+    let loss = |values: &[f32]| {
+        let mut weights = base.values.clone();
+        lora.merge_into(&mut weights, values);
+        weights.iter().zip(&slopes).map(|(w, s)| f64::from(*w) * f64::from(*s)).sum::<f64>()
+    };
+    let mut gradient = vec![0.0; values.len()];
+    for layer in &base.layout.layers {
+        let range = layer.range();
+        lora.project(&range, &slopes[range.clone()], &values, &mut gradient);
+    }
+    for at in (0..values.len()).step_by(7) {
+        let moved = |by: f32| {
+            let mut values = values.clone();
+            values[at] += by;
+            loss(&values)
+        };
+        let slope = (moved(0.25) - moved(-0.25)) / 0.5;
+        assert!((slope - f64::from(gradient[at])).abs() < 1e-4, "{at}: {slope} {}", gradient[at]);
+    }
 }
 
 #[test]
 fn bad_rollouts_and_interrupts_are_errors_and_not_panics() {
     let settings = settings(64);
-    let reference = model();
     let attempt = |prompt: &[u32], completion: &[u32], old_logprobs: &[f32], advantage: f64, is_interrupted: bool| {
         let interrupt = AtomicBool::new(is_interrupted);
         let step = GrpoStep {
             settings: &settings,
             learning_rate: 1e-3,
             length_limit: 12,
-            reference: &reference,
+            reference: None,
             accelerator: None,
             interrupt: &interrupt,
             on_tokens: &|_| (),
         };
         let sample = GrpoSample { sequence: Sequence { prompt, completion }, old_logprobs, advantage, is_truncated: false };
-        let mut weights = model();
-        let mut state = TrainState::new(&weights.values, 0.0);
-        grpo_step(&mut weights, &mut state.adam, &[sample], &step).map(|_| ())
+        reference_logprobs(&model(), &[sample], &settings, None, &AtomicBool::new(false))?;
+        let mut policy = trainable(PLAIN, &settings, model(), None);
+        let mut state = TrainState::new(policy.values(), 0.0);
+        grpo_step(&mut policy, &mut state.adam, &[sample], &step).map(|_| ())
     };
     assert!(attempt(&[1], &[2], &[-1.0], 1.0, false).is_ok());
     assert!(matches!(attempt(&[], &[2], &[-1.0], 1.0, false), Err(TrainError::Rollout { .. })));

@@ -167,12 +167,6 @@ pub fn parse(text: &str) -> Option<Expression> {
     (parser.at == text.len() && expression.evaluate().is_some()).then_some(expression)
 }
 
-/// Canonical form of the true answer to a question; nothing where the question is no expression.
-#[must_use]
-pub fn true_answer(question: &str) -> Option<String> {
-    parse(question.trim())?.evaluate().map(|value| value.to_string())
-}
-
 /// The expression after each reduction: always the leftmost operation whose operands are numbers, until one number is left.
 ///
 /// Every expression from [`parse`] reduces to its value. One built by hand whose values leave the nine digits stops before that.

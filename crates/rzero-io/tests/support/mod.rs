@@ -123,7 +123,7 @@ made_up_rows! {
     PretrainMetrics { step, loss, learning_rate, gradient_norm, num_tokens }
     EvalItem { item_id, row, question, answer, subject, level, source }
     EvalResult {
-        item_id, row, level, eval_style, eval_mode, sample, completion, num_tokens, finish_reason, answer_status, answer, gold,
+        item_id, row, subject, level, eval_style, eval_mode, sample, completion, num_tokens, finish_reason, answer_status, answer, gold,
         is_correct, is_worked,
     }
 }

@@ -19,6 +19,7 @@ pub(super) struct DeviceLayer {
     qkv_bias: Option<[Tensor; 3]>,
     qk_norm: Option<[Tensor; 2]>,
     output: Tensor,
+    output_bias: Option<Tensor>,
     feed_forward_norm: Tensor,
     gate: Tensor,
     up: Tensor,
@@ -59,6 +60,7 @@ impl DeviceLayer {
                 None => None,
             },
             output: matrix(&places.output, config.query_width())?,
+            output_bias: places.output_bias.as_ref().map(vector).transpose()?,
             feed_forward_norm: vector(&places.feed_forward_norm)?,
             gate: matrix(&places.gate, width)?,
             up: matrix(&places.up, width)?,
@@ -76,6 +78,7 @@ impl DeviceLayer {
             qkv_bias: self.qkv_bias.as_ref().map(|biases| biases.each_ref().map(Tensor::detach)),
             qk_norm: self.qk_norm.as_ref().map(|norms| norms.each_ref().map(Tensor::detach)),
             output: self.output.detach(),
+            output_bias: self.output_bias.as_ref().map(Tensor::detach),
             feed_forward_norm: self.feed_forward_norm.detach(),
             gate: self.gate.detach(),
             up: self.up.detach(),
@@ -102,6 +105,7 @@ impl DeviceLayer {
         if let (Some(places), Some(norms)) = (&places.qk_norm, &self.qk_norm) {
             all.extend(places.iter().zip(norms));
         }
+        all.extend(places.output_bias.as_ref().zip(self.output_bias.as_ref()));
         all
     }
 
@@ -134,7 +138,11 @@ impl DeviceLayer {
 
     /// Output projection, residual and feed-forward of some rows. // x: (N, D), attended: (N, query width); (N, D)
     pub(super) fn finish(&self, config: &ModelConfig, x: &Tensor, attended: &Tensor) -> Result<Tensor> {
-        let middle = (x + attended.matmul(&self.output.t()?)?)?;
+        let mut attended = attended.matmul(&self.output.t()?)?;
+        if let Some(bias) = &self.output_bias {
+            attended = attended.to_dtype(DType::F32)?.broadcast_add(bias)?.to_dtype(x.dtype())?;
+        }
+        let middle = (x + attended)?;
         let normed = rms_norm(&middle, &self.feed_forward_norm, config.rms_norm_eps)?;
         let gate = normed.matmul(&self.gate.t()?)?.silu()?;
         let inside = (gate * normed.matmul(&self.up.t()?)?)?;

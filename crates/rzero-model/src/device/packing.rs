@@ -7,31 +7,12 @@
 
 use super::layer::{Projected, attend, causal_mask};
 use crate::config::ModelConfig;
-use crate::training::PackedSequences;
+use crate::training::packing::Segment;
 use candle_core::{Device, Result, Tensor, Var};
 use std::ops::Range;
 
 /// Padded scores may be so many times those of the segments themselves.
 const MAX_WASTE: usize = 2;
-
-/// Rows that follow one another, and those that precede them, outermost first.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Segment {
-    pub(super) rows: Range<usize>,
-    pub(super) past: Vec<Range<usize>>,
-}
-
-impl Segment {
-    /// Position of its first row within the whole sequence.
-    fn first_position(&self) -> usize {
-        self.past.iter().map(ExactSizeIterator::len).sum()
-    }
-}
-
-/// The segments of a batch, in the order of their rows and without gaps.
-pub(super) fn segments(batch: &PackedSequences) -> Vec<Segment> {
-    batch.segments.iter().map(|rows| Segment { rows: rows.clone(), past: Vec::new() }).collect()
-}
 
 /// Position of every row. // (N)
 pub(super) fn positions(segments: &[Segment]) -> Vec<u32> {

@@ -10,11 +10,11 @@
 //! not vanish in f16.
 
 use super::layer::Projected;
-use super::packing::{Group, Segment, positions, segments};
+use super::packing::{Group, positions};
 use super::{DeviceModel, Rotation};
 use crate::error::ModelError;
 use crate::kernels::add_scaled;
-use crate::training::{PackedSequences, TokenLogprobs};
+use crate::training::{GradientSink, PackedSequences, TokenLogprobs};
 use candle_core::backprop::GradStore;
 use candle_core::{DType, Result, Tensor, Var};
 use std::ops::Range;
@@ -30,7 +30,7 @@ pub struct DeviceTape {
 
 /// Where finished parts of the gradient go, by their range in the flat weights.
 pub(super) struct Sink<'a> {
-    take: &'a mut dyn FnMut(Range<usize>, &[f32]),
+    take: GradientSink<'a>,
     /// Undoes the scaling of slopes.
     factor: f32,
 }
@@ -62,7 +62,7 @@ impl DeviceModel {
     /// When a sequence is longer than the model was prepared for, or the device fails.
     pub fn logprobs(&self, batch: &PackedSequences) -> std::result::Result<TokenLogprobs, ModelError> {
         self.check(batch)?;
-        Ok(self.forward_segments(batch, &segments(batch), None)?.0)
+        Ok(self.forward_batch(batch, None)?.0)
     }
 
     /// Log-probabilities and entropies at the asked positions, with the tape for [`Self::backward`].
@@ -72,7 +72,7 @@ impl DeviceModel {
     pub fn forward(&self, batch: &PackedSequences) -> std::result::Result<(TokenLogprobs, DeviceTape), ModelError> {
         self.check(batch)?;
         let mut inputs = Vec::with_capacity(self.layers.len());
-        let (result, groups, rotation, asked) = self.forward_segments(batch, &segments(batch), Some(&mut inputs))?;
+        let (result, groups, rotation, asked) = self.forward_batch(batch, Some(&mut inputs))?;
         Ok((result, DeviceTape { groups, rotation, inputs, asked }))
     }
 
@@ -85,14 +85,13 @@ impl DeviceModel {
     }
 
     /// Pushes the input of every layer where they are wanted; returns also what the last layer gave at the asked rows.
-    fn forward_segments(
+    fn forward_batch(
         &self,
         batch: &PackedSequences,
-        segments: &[Segment],
         mut inputs: Option<&mut Vec<Tensor>>,
     ) -> Result<(TokenLogprobs, Vec<Group>, Rotation, Tensor)> {
-        let rotation = self.rotary.rows(&self.indices(&positions(segments))?)?;
-        let groups = Group::all(segments, self.device())?;
+        let rotation = self.rotary.rows(&self.indices(&positions(&batch.segments))?)?;
+        let groups = Group::all(&batch.segments, self.device())?;
         let mut x = self.embed(&batch.tokens)?; // (N, D)
         for layer in &self.layers {
             let projected = layer.project(&self.config, &x, &rotation)?;
@@ -118,7 +117,7 @@ impl DeviceModel {
         batch: &PackedSequences,
         tape: DeviceTape,
         dlogprobs: &[f32],
-        sink: &mut dyn FnMut(Range<usize>, &[f32]),
+        sink: GradientSink<'_>,
     ) -> std::result::Result<(), ModelError> {
         if batch.rows.is_empty() {
             return Ok(());
@@ -219,78 +218,4 @@ impl DeviceModel {
 fn scale_of(slopes: &[f32]) -> f32 {
     let largest = slopes.iter().map(|slope| slope.abs()).fold(0.0, f32::max);
     if largest.is_normal() { 2f32.powi(-(largest.log2().floor().clamp(-60.0, 60.0) as i32)) } else { 1.0 }
-}
-
-#[cfg(test)]
-#[allow(clippy::unwrap_used, reason = "a test stops where it cannot go on")]
-mod tests {
-    use super::*;
-    use crate::device::{Accelerator, Precision};
-    use crate::{ModelConfig, Weights};
-
-    fn model() -> (Weights, DeviceModel) {
-        let config = r#"{"architectures": ["Qwen3ForCausalLM"], "hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2,
-            "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 4, "vocab_size": 20, "rms_norm_eps": 1e-5,
-            "max_position_embeddings": 32, "tie_word_embeddings": true, "hidden_act": "silu", "eos_token_id": 2}"#;
-        let mut weights = Weights::zeros(ModelConfig::from_json(config).unwrap());
-        let mut state = 1u64;
-        weights.values.iter_mut().for_each(|value| {
-            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-            *value = (state >> 40) as f32 / (1u64 << 24) as f32 - 0.5;
-        });
-        let device = DeviceModel::new(&weights, &Accelerator::candle_cpu(Precision::F32), 32).unwrap();
-        (weights, device)
-    }
-
-    fn run(
-        device: &DeviceModel,
-        batch: &PackedSequences,
-        segments: &[Segment],
-        slopes: &[f32],
-        size: usize,
-    ) -> (Vec<f32>, Vec<f32>) {
-        let mut inputs = Vec::new();
-        let (result, groups, rotation, asked) = device.forward_segments(batch, segments, Some(&mut inputs)).unwrap();
-        let mut gradient = vec![0.0; size];
-        let tape = DeviceTape { groups, rotation, inputs, asked };
-        let mut sink = |range: Range<usize>, part: &[f32]| add_scaled(&mut gradient[range], 1.0, part);
-        device.backward(batch, tape, slopes, &mut sink).unwrap();
-        (result.logprobs, gradient)
-    }
-
-    /// A root that two prompts share, and completions that share their prompts, against the same sequences laid out whole.
-    #[test]
-    fn shared_beginnings_change_neither_logprobs_nor_gradients() {
-        let (weights, device) = model();
-        let (root, prompts) = ([1u32, 5, 9, 4], [[7u32, 8], [3, 11]]);
-        let completions: [&[u32]; 4] = [&[12, 2], &[13, 14, 15, 2], &[6, 2], &[16, 17, 18]];
-        let mut whole = PackedSequences::default();
-        for (at, completion) in completions.iter().enumerate() {
-            whole.push(&[root.as_slice(), &prompts[at / 2]].concat(), completion);
-        }
-        let mut shared = PackedSequences { tokens: root.to_vec(), ..PackedSequences::default() };
-        let mut segments_of_shared = vec![Segment { rows: 0..4, past: vec![] }];
-        for (prompt, completions) in prompts.iter().zip(completions.chunks(2)) {
-            let of_prompt = shared.tokens.len()..shared.tokens.len() + 2;
-            shared.tokens.extend(prompt);
-            segments_of_shared.push(Segment { rows: of_prompt.clone(), past: vec![0..4] });
-            for completion in completions {
-                let rows = shared.tokens.len()..shared.tokens.len() + completion.len();
-                // The first token of a completion follows the last row of its prompt, which is asked for once a completion.
-                shared.rows.push(of_prompt.end as u32 - 1);
-                shared.rows.extend(rows.start as u32..rows.end as u32 - 1);
-                shared.targets.extend(*completion);
-                shared.tokens.extend(*completion);
-                segments_of_shared.push(Segment { rows, past: vec![0..4, of_prompt.clone()] });
-            }
-        }
-        assert_eq!(shared.targets, whole.targets);
-        let slopes: Vec<f32> = (0..whole.targets.len()).map(|i| 0.3 - 0.1 * i as f32).collect();
-        let (expected, dexpected) = run(&device, &whole, &segments(&whole), &slopes, weights.values.len());
-        let (actual, dactual) = run(&device, &shared, &segments_of_shared, &slopes, weights.values.len());
-        let worst = |left: &[f32], right: &[f32]| left.iter().zip(right).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
-        let largest = dexpected.iter().map(|value| value.abs()).fold(0.0, f32::max);
-        assert!(worst(&actual, &expected) < 1e-5, "log-probabilities differ by {}", worst(&actual, &expected));
-        assert!(worst(&dactual, &dexpected) < 1e-5 * largest, "gradients differ by {}", worst(&dactual, &dexpected));
-    }
 }

@@ -1,9 +1,10 @@
 //! One transformer layer, forward and backward: `x + attention(norm(x))`, then `x + swiglu(norm(x))`.
 
-use super::attention::{self, Heads};
+use super::attention::{self, Heads, Kept};
+use super::packing::Segment;
 use crate::config::ModelConfig;
-use crate::kernels::{RotaryTable, Rotation, rms_norm, rms_norm_backward, swiglu, swiglu_backward, vectorized};
-use crate::matmul::{Matrix, Store, multiply};
+use crate::kernels::{RotaryTable, Rotation, rms_norm, rms_norm_backward, swiglu_backward, swiglu_shared, vectorized};
+use crate::matmul::{Matrix, Store, multiply_shared};
 use crate::weights::{LayerLayout, Weights};
 use std::ops::Range;
 
@@ -32,17 +33,27 @@ struct QkNormTape {
     key_inverse: Vec<f32>,
 }
 
+impl LayerTape {
+    /// Numbers that a row leaves on the tape.
+    pub(super) fn numbers_a_row(config: &ModelConfig) -> usize {
+        let (width, inner) = (config.hidden_size, config.intermediate_size);
+        let (q_width, kv_width) = (config.query_width(), config.kv_width());
+        let raw = if config.has_qk_norm { q_width + kv_width + config.num_heads + config.num_kv_heads } else { 0 };
+        2 * width + 2 * q_width + 2 * kv_width + 2 * inner + config.num_heads + 2 + raw
+    }
+}
+
 /// `y (+)= x W^T` for W of [out, in]. // x: (N, in), y: (N, out)
 fn linear(y: &mut [f32], store: Store, x: &[f32], weight: &[f32], inputs: usize) {
     let (rows, outputs) = (x.len() / inputs, weight.len() / inputs);
-    multiply(y, outputs, store, 1.0, Matrix::new(x, rows, inputs), Matrix::new(weight, outputs, inputs).transposed());
+    multiply_shared(y, outputs, store, 1.0, Matrix::new(x, rows, inputs), Matrix::new(weight, outputs, inputs).transposed());
 }
 
 /// Backward of [`linear`]: adds `dy W` to dx and `dy^T x` to dW.
 fn linear_backward(dx: &mut [f32], dweight: &mut [f32], dy: &[f32], x: &[f32], weight: &[f32], inputs: usize) {
     let (rows, outputs) = (x.len() / inputs, weight.len() / inputs);
-    multiply(dx, inputs, Store::Add, 1.0, Matrix::new(dy, rows, outputs), Matrix::new(weight, outputs, inputs));
-    multiply(dweight, inputs, Store::Add, 1.0, Matrix::new(dy, rows, outputs).transposed(), Matrix::new(x, rows, inputs));
+    multiply_shared(dx, inputs, Store::Add, 1.0, Matrix::new(dy, rows, outputs), Matrix::new(weight, outputs, inputs));
+    multiply_shared(dweight, inputs, Store::Add, 1.0, Matrix::new(dy, rows, outputs).transposed(), Matrix::new(x, rows, inputs));
 }
 
 fn add_bias(y: &mut [f32], bias: &[f32]) {
@@ -51,18 +62,23 @@ fn add_bias(y: &mut [f32], bias: &[f32]) {
     }
 }
 
-fn rotate_all(rotary: &RotaryTable, segments: &[Range<usize>], values: &mut [f32], width: usize, direction: Rotation) {
+/// Adds the sum over rows to the gradient of a bias.
+fn bias_backward(dbias: &mut [f32], dy: &[f32]) {
+    for row in dy.chunks_exact(dbias.len()) {
+        crate::kernels::add_scaled(dbias, 1.0, row);
+    }
+}
+
+fn rotate_all(rotary: &RotaryTable, segments: &[Segment], values: &mut [f32], width: usize, direction: Rotation) {
     vectorized(|| {
         for segment in segments {
-            for (position, row) in values[segment.start * width..segment.end * width].chunks_exact_mut(width).enumerate() {
-                rotary.rotate(row, position, direction);
+            let first = segment.first_position();
+            let rows = &mut values[segment.rows.start * width..segment.rows.end * width];
+            for (position, row) in rows.chunks_exact_mut(width).enumerate() {
+                rotary.rotate(row, first + position, direction);
             }
         }
     });
-}
-
-fn heads(config: &ModelConfig) -> Heads {
-    Heads { num_heads: config.num_heads, num_kv_heads: config.num_kv_heads, head_dim: config.head_dim }
 }
 
 pub(super) fn forward(
@@ -70,7 +86,7 @@ pub(super) fn forward(
     weights: &Weights,
     index: usize,
     rotary: &RotaryTable,
-    segments: &[Range<usize>],
+    segments: &[Segment],
     input: Vec<f32>,
 ) -> (Vec<f32>, LayerTape) {
     let layout = &weights.layout.layers[index];
@@ -104,16 +120,19 @@ pub(super) fn forward(
     });
     rotate_all(rotary, segments, &mut query, q_width, Rotation::Forward);
     rotate_all(rotary, segments, &mut key, kv_width, Rotation::Forward);
-    let (attended, log_sums) = attention::forward(heads(config), segments, &query, &key, &value);
+    let (attended, log_sums) = attention::forward(Heads::of(config), segments, &query, &key, &value);
 
     let mut middle = input.clone();
     linear(&mut middle, Store::Add, &attended, weights.at(&layout.output), q_width);
+    if let Some(bias) = &layout.output_bias {
+        add_bias(&mut middle, weights.at(bias));
+    }
     let mut feed_forward_inverse = vec![0.0; rows];
     rms_norm(&middle, weights.at(&layout.feed_forward_norm), eps, &mut normed, &mut feed_forward_inverse);
     let (mut gate, mut up, mut inside) = (vec![0.0; rows * inner], vec![0.0; rows * inner], vec![0.0; rows * inner]);
     linear(&mut gate, Store::Overwrite, &normed, weights.at(&layout.gate), width);
     linear(&mut up, Store::Overwrite, &normed, weights.at(&layout.up), width);
-    swiglu(&gate, &up, &mut inside);
+    swiglu_shared(&gate, &up, &mut inside);
     let mut output = middle.clone();
     linear(&mut output, Store::Add, &inside, weights.at(&layout.down), inner);
 
@@ -134,21 +153,29 @@ pub(super) fn forward(
     (output, tape)
 }
 
-/// Gradients of two ranges of the flat buffer cannot be borrowed at once; this splits one off.
-fn at<'a>(gradient: &'a mut [f32], range: &Range<usize>) -> &'a mut [f32] {
-    &mut gradient[range.clone()]
+/// The gradient of one layer's parameters: a part of the flat buffer.
+pub(super) struct LayerGradient<'a> {
+    /// Where the part begins in the flat buffer.
+    pub(super) start: usize,
+    pub(super) values: &'a mut [f32],
 }
 
-/// Returns the gradient with respect to the layer's input. // dy: (N, D)
+impl LayerGradient<'_> {
+    fn at(&mut self, range: &Range<usize>) -> &mut [f32] {
+        &mut self.values[range.start - self.start..range.end - self.start]
+    }
+}
+
+/// Adds to the layer's gradient and returns that of its input. // dy: (N, D)
 pub(super) fn backward(
     config: &ModelConfig,
     weights: &Weights,
     index: usize,
     rotary: &RotaryTable,
-    segments: &[Range<usize>],
+    segments: &[Segment],
     tape: LayerTape,
     dy: Vec<f32>,
-    gradient: &mut [f32],
+    mut gradient: LayerGradient<'_>,
 ) -> Vec<f32> {
     let layout: &LayerLayout = &weights.layout.layers[index];
     let (width, inner) = (config.hidden_size, config.intermediate_size);
@@ -161,16 +188,16 @@ pub(super) fn backward(
     // Feed-forward: y = middle + swiglu(norm(middle)) W_down^T
     let LayerTape { mut gate, mut up, middle, .. } = tape;
     let mut inside = vec![0.0; rows * inner];
-    swiglu(&gate, &up, &mut inside);
+    swiglu_shared(&gate, &up, &mut inside);
     let mut dinside = vec![0.0; rows * inner];
-    linear_backward(&mut dinside, at(gradient, &layout.down), &dy, &inside, weights.at(&layout.down), inner);
+    linear_backward(&mut dinside, gradient.at(&layout.down), &dy, &inside, weights.at(&layout.down), inner);
     drop(inside);
     swiglu_backward(&mut gate, &mut up, &dinside);
     drop(dinside);
     rms_norm(&middle, weights.at(&layout.feed_forward_norm), eps, &mut normed, &mut inverse);
     let mut dnormed = vec![0.0; dy.len()];
-    linear_backward(&mut dnormed, at(gradient, &layout.gate), &gate, &normed, weights.at(&layout.gate), width);
-    linear_backward(&mut dnormed, at(gradient, &layout.up), &up, &normed, weights.at(&layout.up), width);
+    linear_backward(&mut dnormed, gradient.at(&layout.gate), &gate, &normed, weights.at(&layout.gate), width);
+    linear_backward(&mut dnormed, gradient.at(&layout.up), &up, &normed, weights.at(&layout.up), width);
     drop((gate, up));
     let mut dmiddle = dy;
     rms_norm_backward(
@@ -179,29 +206,25 @@ pub(super) fn backward(
         &tape.feed_forward_inverse,
         &dnormed,
         &mut dmiddle,
-        at(gradient, &layout.feed_forward_norm),
+        gradient.at(&layout.feed_forward_norm),
     );
     drop(middle);
 
     // Attention: middle = input + attention(norm(input)) W_output^T
     let mut dattended = vec![0.0; rows * q_width];
-    linear_backward(&mut dattended, at(gradient, &layout.output), &dmiddle, &tape.attended, weights.at(&layout.output), q_width);
-    let (mut dquery, mut dkey, dvalue) = attention::backward(
-        heads(config),
-        segments,
-        &tape.query,
-        &tape.key,
-        &tape.value,
-        &tape.attended,
-        &tape.log_sums,
-        &dattended,
-    );
+    linear_backward(&mut dattended, gradient.at(&layout.output), &dmiddle, &tape.attended, weights.at(&layout.output), q_width);
+    if let Some(bias) = &layout.output_bias {
+        bias_backward(gradient.at(bias), &dmiddle);
+    }
+    let kept =
+        Kept { query: &tape.query, key: &tape.key, value: &tape.value, attended: &tape.attended, log_sums: &tape.log_sums };
+    let (mut dquery, mut dkey, dvalue) = attention::backward(Heads::of(config), segments, kept, &dattended);
     rotate_all(rotary, segments, &mut dquery, q_width, Rotation::Backward);
     rotate_all(rotary, segments, &mut dkey, kv_width, Rotation::Backward);
     if let (Some(raw), Some([query_norm, key_norm])) = (&tape.raw_qk, &layout.qk_norm) {
         let mut through = |draw: &mut Vec<f32>, raw: &[f32], inverse: &[f32], norm: &Range<usize>| {
             let mut dx = vec![0.0; draw.len()];
-            rms_norm_backward(raw, weights.at(norm), inverse, draw, &mut dx, at(gradient, norm));
+            rms_norm_backward(raw, weights.at(norm), inverse, draw, &mut dx, gradient.at(norm));
             *draw = dx;
         };
         through(&mut dquery, &raw.query, &raw.query_inverse, query_norm);
@@ -209,17 +232,14 @@ pub(super) fn backward(
     }
     if let Some(biases) = &layout.qkv_bias {
         for (bias, dy) in biases.iter().zip([&dquery, &dkey, &dvalue]) {
-            let dbias = at(gradient, bias);
-            for row in dy.chunks_exact(dbias.len()) {
-                crate::kernels::add_scaled(dbias, 1.0, row);
-            }
+            bias_backward(gradient.at(bias), dy);
         }
     }
     rms_norm(&tape.input, weights.at(&layout.attention_norm), eps, &mut normed, &mut inverse);
     dnormed.fill(0.0);
-    linear_backward(&mut dnormed, at(gradient, &layout.query), &dquery, &normed, weights.at(&layout.query), width);
-    linear_backward(&mut dnormed, at(gradient, &layout.key), &dkey, &normed, weights.at(&layout.key), width);
-    linear_backward(&mut dnormed, at(gradient, &layout.value), &dvalue, &normed, weights.at(&layout.value), width);
+    linear_backward(&mut dnormed, gradient.at(&layout.query), &dquery, &normed, weights.at(&layout.query), width);
+    linear_backward(&mut dnormed, gradient.at(&layout.key), &dkey, &normed, weights.at(&layout.key), width);
+    linear_backward(&mut dnormed, gradient.at(&layout.value), &dvalue, &normed, weights.at(&layout.value), width);
     let mut dinput = dmiddle;
     rms_norm_backward(
         &tape.input,
@@ -227,7 +247,7 @@ pub(super) fn backward(
         &tape.attention_inverse,
         &dnormed,
         &mut dinput,
-        at(gradient, &layout.attention_norm),
+        gradient.at(&layout.attention_norm),
     );
     dinput
 }

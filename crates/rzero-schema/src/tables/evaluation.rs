@@ -24,11 +24,13 @@ table! {
 
 table! {
     /// One completion of one held-out problem, graded.
-    EvalResult = "eval_results", version 1, key ["item_id", "eval_style", "eval_mode", "sample"] {
+    EvalResult = "eval_results", version 2, key ["item_id", "eval_style", "eval_mode", "sample"] {
         /// Problem.
         item_id: String,
         /// Row of the problem within its set.
         row: u64,
+        /// Subject of the problem.
+        subject: String,
         /// Level of the problem.
         level: u32,
         /// `free`, or `worked` where the model was made to work in steps.

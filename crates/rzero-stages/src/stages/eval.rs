@@ -19,7 +19,7 @@ use rzero_io::reader::read_foreign_table;
 use rzero_schema::profile::SamplingSettings;
 use rzero_schema::tables::{EvalItem, EvalResult};
 use rzero_schema::vocab::{AnswerStatus, EvalMode, EvalStyle, Phase, Role, Stage};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Evaluate the Solver of an iteration on held-out problems.
 #[derive(Debug, clap::Parser)]
@@ -111,21 +111,21 @@ fn read_items(inputs: &StageInputs<'_>) -> anyhow::Result<Vec<EvalItem>> {
     Ok(items)
 }
 
-/// The first problems of every level, in equal parts, at most `max_items`; 0 takes all.
+/// The first problems of every level of every subject, in equal parts, at most `max_items`; 0 takes all.
 fn chosen_items(items: Vec<EvalItem>, max_items: u64) -> Vec<EvalItem> {
     if max_items == 0 || items.len() as u64 <= max_items {
         return items;
     }
-    let mut by_level: BTreeMap<u32, u64> = BTreeMap::new();
-    items.iter().for_each(|item| *by_level.entry(item.level).or_default() += 1);
-    let per_level = (max_items / by_level.len() as u64).max(1);
-    let mut taken: BTreeMap<u32, u64> = BTreeMap::new();
+    let group = |item: &EvalItem| (item.subject.clone(), item.level);
+    let num_groups = items.iter().map(group).collect::<BTreeSet<_>>().len() as u64;
+    let per_group = (max_items / num_groups).max(1);
+    let mut taken: BTreeMap<(String, u32), u64> = BTreeMap::new();
     items
         .into_iter()
         .filter(|item| {
-            let taken = taken.entry(item.level).or_default();
+            let taken = taken.entry(group(item)).or_default();
             *taken += 1;
-            *taken <= per_level
+            *taken <= per_group
         })
         .collect()
 }
@@ -141,6 +141,7 @@ fn grade(context: &StageContext, item: &EvalItem, pass: &Pass, sample: PolicySam
     EvalResult {
         item_id: item.item_id.clone(),
         row: item.row,
+        subject: item.subject.clone(),
         level: item.level,
         eval_style: pass.style.to_string(),
         eval_mode: pass.mode.to_string(),

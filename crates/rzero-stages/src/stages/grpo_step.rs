@@ -4,7 +4,10 @@
 //! policy and the optimiser's state of the step before, and the reference: the checkpoint that the phase started from. Writes
 //! `rewards`, `train_metrics`, `step_timings`, `checkpoint/`, `optimizer.safetensors`; the last step also the phase's checkpoint.
 
+mod plan;
 mod rewards;
+mod start;
+mod write;
 
 use crate::answers::finish_reason;
 use crate::args::{CommonArgs, EXIT_CODES_HELP};
@@ -16,18 +19,18 @@ use crate::inputs::StageInputs;
 use crate::interrupt::Interrupted;
 use crate::outputs::StageOutputs;
 use crate::stages::solve_sample::curriculum_place;
-use anyhow::Context;
-use rzero_model::{ModelError, Weights};
+use plan::{RoleSettings, gigabytes};
+use rzero_model::ModelError;
 use rzero_schema::ids::Place;
-use rzero_schema::profile::GrpoSettings;
 use rzero_schema::tables::{RewardRow, Rollout, StepTiming, TrainMetrics};
 use rzero_schema::vocab::{FinishReason, Phase, Role, Stage};
 use rzero_train::TrainError;
 use rzero_train::batch::Sequence;
-use rzero_train::checkpoint::TrainState;
 use rzero_train::grpo::{GrpoMetrics, GrpoSample, GrpoStep, GrpoTimings, grpo_step};
-use std::path::Path;
+use rzero_train::memory::peak_bytes;
+use start::Start;
 use std::time::{Duration, Instant};
+use write::{write_adapters, write_checkpoint};
 
 /// Make one GRPO update of the Challenger or the Solver.
 #[derive(Debug, clap::Parser)]
@@ -56,6 +59,9 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         Role::Challenger => inputs.with_stage(Stage::ChallengeGen).with_stage(Stage::VoteLabel),
         Role::Solver => inputs.with_stage(Stage::SolveSample).with_stage_at(Stage::Filter, curriculum_place(iteration)),
     };
+    if context.is_dry_run {
+        plan::tell(&context, role, &inputs)?;
+    }
     run_stage(&context, inputs, |inputs, outputs| step_policy(&context, role, inputs, outputs))
 }
 
@@ -67,21 +73,11 @@ fn step_policy(
 ) -> anyhow::Result<()> {
     let started = Instant::now();
     let profile = &context.profile;
-    let (settings, length_limit, num_steps) = match role {
-        Role::Challenger => (&profile.challenger.grpo, profile.challenger.question_sampling.max_tokens, profile.challenger.steps),
-        Role::Solver => (&profile.solver.grpo, profile.solver.sampling.max_tokens, profile.solver.steps),
-    };
+    let RoleSettings { grpo: settings, length_limit, num_steps, .. } = RoleSettings::of(context, role);
     let (rollouts, scored) = match role {
         Role::Challenger => rewards::challenger(context, inputs)?,
         Role::Solver => rewards::solver(context, inputs)?,
     };
-    let mut weights = Weights::read(inputs.path("policy")?)?;
-    let reference = Weights::read(inputs.path("reference")?)?;
-    if reference.config != weights.config {
-        let message = "the policy and the checkpoint it is held to are models of different sizes".to_owned();
-        return Err(StageFailure::input(message).hint("the base model was probably exchanged; begin a new run directory").into());
-    }
-    let mut state = read_state(context, inputs, &weights, settings)?;
     let samples = samples(&rollouts, &scored.rows)?;
     let reward_time = started.elapsed();
 
@@ -91,21 +87,21 @@ fn step_policy(
     let progress = Progress::start("updating", num_tokens as u64, "tokens");
     let on_tokens = |count: usize| progress.advance(count as u64);
     let interrupt = context.interrupt.flag();
+    let clock = Instant::now();
     let accelerator = context.device.open()?;
+    let Start { mut policy, mut state, reference } = Start::read(context, inputs, settings, accelerator.as_ref(), &samples)?;
+    let reference_time = clock.elapsed();
     let step = GrpoStep {
         settings,
         learning_rate,
         length_limit,
-        reference: &reference,
+        reference: reference.as_deref(),
         accelerator: accelerator.as_ref(),
         interrupt,
         on_tokens: &on_tokens,
     };
-    let (figures, timings) = grpo_step(&mut weights, &mut state.adam, &samples, &step).map_err(|error| match error {
-        TrainError::Interrupted | TrainError::Model(ModelError::Interrupted) => anyhow::Error::from(Interrupted),
-        other => other.into(),
-    })?;
-    state.update_average(&weights.values, settings.weight_ema);
+    let (figures, timings) = grpo_step(&mut policy, &mut state.adam, &samples, &step).map_err(stopped)?;
+    state.update_average(policy.values(), settings.weight_ema);
 
     let writing = Instant::now();
     let metrics = metrics(context, &rollouts, &scored, &figures, learning_rate);
@@ -123,31 +119,34 @@ fn step_policy(
     outputs.write_table(&[metrics])?;
     let source = inputs.path("policy")?;
     let checkpoint = outputs.path("checkpoint");
-    write_checkpoint(outputs, &checkpoint, source, &weights)?;
-    let optimizer = outputs.path("optimizer.safetensors");
-    outputs.write_file(&optimizer, &state.to_safetensors())?;
+    let float = profile.model.float;
+    write_checkpoint(outputs, &checkpoint, source, policy.weights(), float)?;
+    if let Some(parameters) = policy.adapters() {
+        write_adapters(outputs, settings, parameters, policy.values())?;
+    }
+    outputs.write_file_with(&outputs.path("optimizer.safetensors"), |out| {
+        Ok(state.write_safetensors(out, policy.values_beside_checkpoint())?)
+    })?;
     if context.place.step == num_steps {
         if let Some(average) = state.average {
-            weights.values = average;
+            policy.replace(average);
         }
         let published = context.layout.phase_checkpoint(context.place.iteration, context.place.phase);
-        write_checkpoint(outputs, &published, source, &weights)?;
+        write_checkpoint(outputs, &published, source, policy.weights(), float)?;
     }
-    outputs.write_table(&[timing(context, started, reward_time, &timings, writing.elapsed(), tokens)])
+    let peak = std::fs::read_to_string("/proc/self/status").ok().and_then(|status| peak_bytes(&status));
+    if let Some(peak) = peak {
+        tracing::info!("held {} at most", gigabytes(peak as usize));
+        outputs.metric("peak_memory_bytes", peak as f64);
+    }
+    outputs.write_table(&[timing(context, started, reward_time, reference_time, &timings, writing.elapsed(), tokens)])
 }
 
-fn read_state(
-    context: &StageContext,
-    inputs: &StageInputs<'_>,
-    weights: &Weights,
-    settings: &GrpoSettings,
-) -> anyhow::Result<TrainState> {
-    if context.place.step == 1 {
-        return Ok(TrainState::new(&weights.values, settings.weight_ema));
+pub(super) fn stopped(error: TrainError) -> anyhow::Error {
+    match error {
+        TrainError::Interrupted | TrainError::Model(ModelError::Interrupted) => Interrupted.into(),
+        other => other.into(),
     }
-    let path = inputs.path("optimizer")?;
-    let bytes = std::fs::read(path).with_context(|| format!("cannot read `{}`", path.display()))?;
-    Ok(TrainState::from_safetensors(&bytes, weights.values.len(), path)?)
 }
 
 fn samples<'a>(rollouts: &'a [Rollout], rows: &[RewardRow]) -> anyhow::Result<Vec<GrpoSample<'a>>> {
@@ -163,13 +162,6 @@ fn samples<'a>(rollouts: &'a [Rollout], rows: &[RewardRow]) -> anyhow::Result<Ve
             })
         })
         .collect()
-}
-
-fn write_checkpoint(outputs: &mut StageOutputs<'_>, folder: &Path, source: &Path, weights: &Weights) -> anyhow::Result<()> {
-    for name in ["config.json", "tokenizer.json"] {
-        outputs.copy_file(&source.join(name), &folder.join(name))?;
-    }
-    outputs.write_file(&folder.join("model.safetensors"), &weights.to_safetensors())
 }
 
 fn metrics(
@@ -233,6 +225,7 @@ fn timing(
     context: &StageContext,
     started: Instant,
     reward: Duration,
+    reference: Duration,
     timings: &GrpoTimings,
     write: Duration,
     num_tokens: u64,
@@ -242,7 +235,7 @@ fn timing(
         phase: context.place.phase.to_string(),
         step: context.place.step,
         reward_seconds: reward.as_secs_f64(),
-        reference_seconds: timings.reference.as_secs_f64(),
+        reference_seconds: reference.as_secs_f64(),
         gradient_seconds: timings.gradient.as_secs_f64(),
         optimizer_seconds: timings.optimizer.as_secs_f64(),
         write_seconds: write.as_secs_f64(),

@@ -68,7 +68,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     let metrics = args.output.join("pretrain_metrics.parquet");
     write_base_table(&metrics, &rows, Stage::Pretrain, Phase::Curriculum, profile.seed, profile_digest)?;
     write_bytes(&args.output.join("tokenizer.json"), tokenizer_text.as_bytes())?;
-    write_bytes(&args.output.join("config.json"), serde_json::to_string_pretty(&config.to_json())?.as_bytes())?;
+    write_bytes(&args.output.join("config.json"), serde_json::to_string_pretty(&config.to_json("float32"))?.as_bytes())?;
     print_product(args.output.display());
     Ok(())
 }
@@ -86,9 +86,11 @@ fn model_config(sizes: &ModelSizes) -> ModelConfig {
         vocab_size: 64,
         rms_norm_eps: sizes.rms_norm_eps,
         rope_theta: sizes.rope_theta,
+        rope_scaling: None,
         max_positions: sizes.max_positions,
         is_tied: true,
         has_qkv_bias: false,
+        has_output_bias: false,
         has_qk_norm: false,
         bos_token: token("<bos>"),
         eos_tokens: token("<eos>").into_iter().collect(),

@@ -31,6 +31,10 @@ pub struct Args {
     /// One JSON object an iteration, one a line
     #[arg(long)]
     json: bool,
+
+    /// Only problems whose subject begins with one of these, split by commas, such as rg_easy,svamp
+    #[arg(long, value_name = "SUBJECTS", value_delimiter = ',')]
+    subjects: Vec<String>,
 }
 
 /// Prints the summary.
@@ -39,11 +43,11 @@ pub struct Args {
 /// When the directory holds no run, or a file of it cannot be believed: exit code 3.
 pub fn run(args: &Args) -> anyhow::Result<()> {
     start_log(Verbosity::Normal);
-    let summary = collect::read_run(&args.run)?;
+    let summary = collect::read_run(&args.run, &args.subjects)?;
     if args.json {
         summary.iterations.iter().for_each(|iteration| print_product(json::object(iteration)));
     } else {
-        print_product(show::tables(&summary));
+        print_product(show::tables(&summary, &args.subjects));
     }
     Ok(())
 }

@@ -85,8 +85,8 @@ pub(super) struct Training {
     pub(super) format_last: f64,
 }
 
-/// Reads a run.
-pub(super) fn read_run(run: &Path) -> anyhow::Result<RunSummary> {
+/// Reads a run; of its held-out problems only those of the subjects that begin with one of `subjects`, if there are any.
+pub(super) fn read_run(run: &Path, subjects: &[String]) -> anyhow::Result<RunSummary> {
     let layout = RunLayout::new(run);
     let Some(record) = RunRecord::read(&layout)? else {
         let message = format!("{} holds no run: it has no run.json", run.display());
@@ -96,7 +96,7 @@ pub(super) fn read_run(run: &Path) -> anyhow::Result<RunSummary> {
     let mut iterations: Vec<IterationSummary> = Vec::new();
     let (mut base, mut worked_base) = (None, None);
     for iteration in iteration_numbers(run)? {
-        let reader = IterationReader { layout: &layout, profile: &record.profile, iteration };
+        let reader = IterationReader { layout: &layout, profile: &record.profile, subjects, iteration };
         let summary = reader.read(base.as_ref(), worked_base.as_ref(), &mut overrides)?;
         if let (0, Some(scores)) = (iteration, &summary.scores) {
             base = Some(scores.evaluation.clone());
@@ -121,6 +121,7 @@ fn iteration_numbers(run: &Path) -> anyhow::Result<Vec<u32>> {
 struct IterationReader<'a> {
     layout: &'a RunLayout,
     profile: &'a Profile,
+    subjects: &'a [String],
     iteration: u32,
 }
 
@@ -165,7 +166,10 @@ impl IterationReader<'_> {
         base: Option<&Evaluation>,
         worked_base: Option<&Evaluation>,
     ) -> anyhow::Result<Option<Scores>> {
-        let rows = output.read::<EvalResult>()?;
+        let mut rows = output.read::<EvalResult>()?;
+        if !self.subjects.is_empty() {
+            rows.retain(|row| self.subjects.iter().any(|subject| row.subject.starts_with(subject.as_str())));
+        }
         let Some(evaluation) = Evaluation::of(&rows, EvalStyle::Free)? else { return Ok(None) };
         let worked = Evaluation::of(&rows, EvalStyle::Worked)?;
         let draws = Bootstrap { resamples: self.profile.eval.bootstrap_resamples, seed: self.profile.seed };

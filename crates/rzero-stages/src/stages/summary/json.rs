@@ -40,22 +40,24 @@ fn add_scores(object: &mut Map<String, Value>, scores: Option<&Scores>) {
     object.insert("worked_share".to_owned(), json!(evaluation.map(|evaluation| evaluation.worked_share)));
     object.insert("accuracy_when_worked".to_owned(), json!(evaluation.and_then(|evaluation| evaluation.worked_accuracy)));
     object.insert("accuracy_when_direct".to_owned(), json!(evaluation.and_then(|evaluation| evaluation.direct_accuracy)));
-    object.insert("by_level".to_owned(), levels(evaluation));
-    object.insert("worked_by_level".to_owned(), levels(worked));
+    object.insert("by_level".to_owned(), groups(evaluation));
+    object.insert("worked_by_level".to_owned(), groups(worked));
 }
 
-fn levels(evaluation: Option<&Evaluation>) -> Value {
+/// By level where there is one subject, else by subject.
+fn groups(evaluation: Option<&Evaluation>) -> Value {
     let Some(evaluation) = evaluation else { return Value::Null };
-    let level = |level: &super::scores::LevelScore| {
+    let group = |group: &super::scores::GroupScore| {
         let mut object = Map::new();
-        object.insert("level".to_owned(), json!(level.level));
-        object.insert("num_items".to_owned(), json!(level.num_items));
-        for (name, share) in NAMES.iter().zip(level.shares) {
+        object.insert("subject".to_owned(), json!(group.subject));
+        object.insert("level".to_owned(), json!(group.level));
+        object.insert("num_items".to_owned(), json!(group.num_items));
+        for (name, share) in NAMES.iter().zip(group.shares) {
             object.insert((*name).to_owned(), json!(share));
         }
         Value::Object(object)
     };
-    evaluation.by_level().iter().map(level).collect()
+    evaluation.by_group().iter().map(group).collect()
 }
 
 fn add_curriculum(object: &mut Map<String, Value>, curriculum: Option<&Curriculum>) {

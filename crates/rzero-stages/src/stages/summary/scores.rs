@@ -34,6 +34,7 @@ pub(super) struct Bootstrap {
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct ItemScore {
     item_id: String,
+    subject: String,
     level: u32,
     greedy: f64,
     mean1: f64,
@@ -77,12 +78,21 @@ pub(super) struct Evaluation {
     pub(super) direct_accuracy: Option<f64>,
 }
 
-/// One level of difficulty.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) struct LevelScore {
-    pub(super) level: u32,
+/// The problems of one subject, or of one level where there is one subject only.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct GroupScore {
+    pub(super) subject: String,
+    /// None where problems are told apart by their subject.
+    pub(super) level: Option<u32>,
     pub(super) num_items: usize,
     pub(super) shares: [f64; 3],
+}
+
+impl GroupScore {
+    /// What people call it.
+    pub(super) fn name(&self) -> String {
+        self.level.map_or_else(|| self.subject.clone(), |level| format!("level {level}"))
+    }
 }
 
 impl Evaluation {
@@ -135,22 +145,47 @@ impl Evaluation {
         })
     }
 
-    /// Accuracy at each level, by [`Measure::ALL`].
-    pub(super) fn by_level(&self) -> Vec<LevelScore> {
-        let mut levels: BTreeMap<u32, Vec<&ItemScore>> = BTreeMap::new();
-        for item in &self.items {
-            levels.entry(item.level).or_default().push(item);
-        }
-        let score =
-            |items: &[&ItemScore], measure: Measure| 100.0 * mean(&items.iter().map(|item| measure.of(item)).collect::<Vec<_>>());
-        levels
+    /// Accuracy of each subject, or at each level where there is one subject only, by [`Measure::ALL`].
+    pub(super) fn by_group(&self) -> Vec<GroupScore> {
+        self.groups()
             .into_iter()
-            .map(|(level, items)| LevelScore {
-                level,
-                num_items: items.len(),
-                shares: Measure::ALL.map(|measure| score(&items, measure)),
+            .map(|(subject, level, items)| {
+                let share = |measure: Measure| 100.0 * mean(&items.iter().map(|item| measure.of(item)).collect::<Vec<_>>());
+                GroupScore { subject, level, num_items: items.len(), shares: Measure::ALL.map(share) }
             })
             .collect()
+    }
+
+    /// How much each subject, or level, gained over an earlier evaluation of the same problems, by [`Measure::ALL`].
+    pub(super) fn gains_by_group(&self, before: &Self, bootstrap: Bootstrap) -> Vec<(String, [Option<Figure>; 3])> {
+        let part = |evaluation: &Self, subject: &str, level: Option<u32>| {
+            let is_in = |item: &&ItemScore| item.subject == subject && level.is_none_or(|level| item.level == level);
+            Self { items: evaluation.items.iter().filter(is_in).cloned().collect(), ..*evaluation }
+        };
+        self.by_group()
+            .iter()
+            .map(|group| {
+                let (before, after) = (part(before, &group.subject, group.level), part(self, &group.subject, group.level));
+                (group.name(), Measure::ALL.map(|measure| after.gain_over(&before, measure, bootstrap)))
+            })
+            .collect()
+    }
+
+    /// Problems by subject in the order of the set, or by level where there is one subject only.
+    fn groups(&self) -> Vec<(String, Option<u32>, Vec<&ItemScore>)> {
+        let has_one_subject = self.items.iter().all(|item| item.subject == self.items[0].subject);
+        let mut groups: Vec<(String, Option<u32>, Vec<&ItemScore>)> = Vec::new();
+        for item in &self.items {
+            let level = has_one_subject.then_some(item.level);
+            match groups.iter_mut().find(|(subject, of_group, _)| *subject == item.subject && *of_group == level) {
+                Some((_, _, items)) => items.push(item),
+                None => groups.push((item.subject.clone(), level, vec![item])),
+            }
+        }
+        if has_one_subject {
+            groups.sort_by_key(|(_, level, _)| *level);
+        }
+        groups
     }
 
     fn values(&self, measure: Measure) -> Vec<f64> {
@@ -176,6 +211,7 @@ fn item_score(rows: &[&EvalResult]) -> anyhow::Result<ItemScore> {
     let num_correct = sampled.iter().filter(|row| row.is_correct).count();
     Ok(ItemScore {
         item_id: item_id.clone(),
+        subject: first.subject.clone(),
         level: first.level,
         greedy: f64::from(u8::from(greedy.is_correct)),
         mean1: num_correct as f64 / sampled.len() as f64,
@@ -222,6 +258,7 @@ mod tests {
         EvalResult {
             item_id: format!("item-{row}"),
             row,
+            subject: "arithmetic".to_owned(),
             level: 1 + u32::try_from(row % 2).unwrap(),
             eval_style: EvalStyle::Free.to_string(),
             eval_mode: mode.to_string(),
@@ -256,8 +293,8 @@ mod tests {
             (evaluation.worked_share, evaluation.worked_accuracy, evaluation.direct_accuracy),
             (25.0, Some(50.0), Some(100.0 / 6.0))
         );
-        let levels = evaluation.by_level();
-        assert_eq!((levels[0].level, levels[0].num_items, levels[0].shares), (1, 1, [0.0, 50.0, 100.0]));
+        let levels = evaluation.by_group();
+        assert_eq!((levels[0].level, levels[0].num_items, levels[0].shares), (Some(1), 1, [0.0, 50.0, 100.0]));
         assert!(Evaluation::of(&two_items("6"), EvalStyle::Worked).unwrap().is_none());
     }
 
@@ -270,6 +307,20 @@ mod tests {
         let one: Vec<EvalResult> = two_items("5").into_iter().filter(|row| row.row == 0).collect();
         let one = Evaluation::of(&one, EvalStyle::Free).unwrap().unwrap();
         assert_eq!(one.gain_over(&before, Measure::Greedy, DRAWS), None);
+    }
+
+    #[test]
+    fn several_subjects_are_told_apart_by_name_and_each_has_its_gain() {
+        let rows = |greedy: &str| {
+            let mut rows = two_items(greedy);
+            rows.iter_mut().filter(|row| row.row == 1).for_each(|row| row.subject = "sums".to_owned());
+            Evaluation::of(&rows, EvalStyle::Free).unwrap().unwrap()
+        };
+        let (before, after) = (rows("6"), rows("5"));
+        let names: Vec<String> = after.by_group().iter().map(GroupScore::name).collect();
+        assert_eq!(names, ["arithmetic", "sums"]);
+        let gains = after.gains_by_group(&before, DRAWS);
+        assert_eq!(gains.iter().map(|(_, gains)| gains[0].unwrap().value).collect::<Vec<_>>(), [100.0, 0.0]);
     }
 
     #[test]

@@ -1,25 +1,35 @@
 //! The summary as tables for people. They are Markdown, so that they can be pasted into a document as they are.
 
 use super::collect::{Curriculum, Example, IterationSummary, RunSummary, Scores, Training};
-use super::scores::{Evaluation, Figure};
+use super::scores::{Bootstrap, Evaluation, Figure, GroupScore};
 use comfy_table::presets::ASCII_MARKDOWN;
 use comfy_table::{CellAlignment, Table};
 use rzero_schema::vocab::{DropReason, Stage};
 use std::fmt::Write;
 
 /// The whole text.
-pub(super) fn tables(summary: &RunSummary) -> String {
+pub(super) fn tables(summary: &RunSummary, subjects: &[String]) -> String {
     let record = &summary.record;
     let mut text = format!("{}: profile {}, seed {}", summary.run.display(), record.profile_name, record.seed);
     if !summary.overrides.is_empty() {
         write!(text, ", with {}", summary.overrides.join("; ")).expect("text takes text");
     }
+    if !subjects.is_empty() {
+        write!(text, "; held-out problems of {} only", subjects.join(", ")).expect("text takes text");
+    }
     text.push('\n');
     let iterations = &summary.iterations;
+    let has_levels =
+        with_scores(iterations).all(|(_, scores)| scores.evaluation.by_group().iter().all(|group| group.level.is_some()));
+    let by_title = match has_levels {
+        true => "Accuracy by level, %: greedy / mean@1 / majority",
+        false => "Accuracy by subject, %: greedy / mean@1 / majority",
+    };
     let sections = [
         ("Held-out accuracy, % [95 % interval]; gains are over the base, problem by problem", accuracy(iterations)),
         ("Against the base made to work in steps: how much is accuracy and not habit", against_worked(iterations)),
-        ("Accuracy by level, %: greedy / mean@1 / majority", levels(iterations)),
+        (by_title, groups(iterations)),
+        ("Gain over the base by subject, in the last iteration", gains_by_subject(summary)),
         ("Candidates and their pseudo-labels", curricula(iterations)),
         (
             "Training: reward from the first to the last step, divergence from the start of the iteration in nats a token",
@@ -78,15 +88,15 @@ fn against_worked(iterations: &[IterationSummary]) -> Option<Table> {
     (!table.is_empty()).then_some(table)
 }
 
-fn levels(iterations: &[IterationSummary]) -> Option<Table> {
-    let levels: Vec<u32> = with_scores(iterations).next()?.1.evaluation.by_level().iter().map(|level| level.level).collect();
+fn groups(iterations: &[IterationSummary]) -> Option<Table> {
+    let groups = with_scores(iterations).next()?.1.evaluation.by_group();
     let mut header = vec!["iteration".to_owned()];
-    header.extend(levels.iter().map(|level| format!("level {level}")));
+    header.extend(groups.iter().map(GroupScore::name));
     let mut table = new_table(&header.iter().map(String::as_str).collect::<Vec<_>>());
     let row = |name: String, evaluation: &Evaluation| {
         let mut row = vec![name];
-        row.extend(evaluation.by_level().iter().map(|level| {
-            let [greedy, mean1, majority] = level.shares;
+        row.extend(evaluation.by_group().iter().map(|group| {
+            let [greedy, mean1, majority] = group.shares;
             format!("{greedy:.0} / {mean1:.0} / {majority:.0}")
         }));
         row
@@ -96,6 +106,26 @@ fn levels(iterations: &[IterationSummary]) -> Option<Table> {
         if let Some((worked, _)) = &scores.worked {
             table.add_row(row(format!("{iteration}, in steps"), worked));
         }
+    }
+    Some(table)
+}
+
+/// One row a subject; none where there is one subject only.
+fn gains_by_subject(summary: &RunSummary) -> Option<Table> {
+    let (_, base) = with_scores(&summary.iterations).next()?;
+    let (_, last) = with_scores(&summary.iterations).last().filter(|(iteration, _)| *iteration > 0)?;
+    if base.evaluation.by_group().iter().any(|group| group.level.is_some()) {
+        return None;
+    }
+    let profile = &summary.record.profile;
+    let draws = Bootstrap { resamples: profile.eval.bootstrap_resamples, seed: profile.seed };
+    let mut table = new_table(&["subject", "problems", "greedy", "mean@1", "gain greedy", "gain mean@1", "gain majority"]);
+    let gains = last.evaluation.gains_by_group(&base.evaluation, draws);
+    let groups = base.evaluation.by_group().into_iter().zip(last.evaluation.by_group());
+    for ((before, after), (name, gain)) in groups.zip(gains) {
+        let change = |index: usize| format!("{:.1} -> {:.1}", before.shares[index], after.shares[index]);
+        let [greedy, mean1, majority] = gain.map(optional_gain);
+        table.add_row([name, after.num_items.to_string(), change(0), change(1), greedy, mean1, majority]);
     }
     Some(table)
 }

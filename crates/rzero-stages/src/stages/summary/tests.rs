@@ -50,6 +50,7 @@ fn eval_rows(num_right: u64, style: &str) -> Vec<EvalResult> {
             rows.push(EvalResult {
                 item_id: format!("item-{row}"),
                 row,
+                subject: "arithmetic".to_owned(),
                 level: 1 + u32::try_from(row).unwrap() / 5,
                 eval_style: style.to_owned(),
                 eval_mode: mode.to_owned(),
@@ -126,14 +127,14 @@ fn metrics(phase: &str, step: u32, reward_mean: f64) -> TrainMetrics {
 }
 
 fn objects(run: &Path) -> Vec<Value> {
-    read_run(run).unwrap().iterations.iter().map(json::object).collect()
+    read_run(run, &[]).unwrap().iterations.iter().map(json::object).collect()
 }
 
 #[test]
 fn a_run_is_shown_as_far_as_it_has_come() {
     let folder = tempfile::tempdir().unwrap();
     let run = folder.path();
-    assert_eq!(exit_of(&read_run(run).unwrap_err()), StageExit::Input);
+    assert_eq!(exit_of(&read_run(run, &[]).unwrap_err()), StageExit::Input);
 
     let base: Vec<EvalResult> = eval_rows(3, "free").into_iter().chain(eval_rows(6, "worked")).collect();
     finish(run, Stage::Eval, 0, Phase::Eval, None, |outputs| outputs.write_table(&base).unwrap());
@@ -173,7 +174,7 @@ fn a_run_is_shown_as_far_as_it_has_come() {
         (&Value::from(80.0), &Value::from(50.0), &Value::from(20.0))
     );
     assert!(done["gain_low"].as_f64().unwrap() <= 50.0 && done["gain_high"].as_f64().unwrap() >= 50.0);
-    let text = show::tables(&read_run(run).unwrap());
+    let text = show::tables(&read_run(run, &[]).unwrap(), &[]);
     for part in [
         "profile smoke, seed 7, with eval.bootstrap_resamples=50",
         "| 0 (base)",
@@ -198,7 +199,7 @@ fn a_damaged_table_is_an_error_that_names_it() {
     let middle = bytes.len() / 2;
     bytes.truncate(middle);
     std::fs::write(&table, bytes).unwrap();
-    let error = read_run(run).unwrap_err();
+    let error = read_run(run, &[]).unwrap_err();
     assert_eq!(exit_of(&error), StageExit::Input);
     assert!(format!("{error:#}").contains("eval_results-00000-of-00001.parquet"), "{error:#}");
 }

@@ -1,0 +1,103 @@
+//! What `--dry-run` says of a step's memory, before anything is read that is large.
+
+use crate::console::print_product;
+use crate::context::StageContext;
+use crate::inputs::StageInputs;
+use rzero_model::ModelConfig;
+use rzero_schema::profile::GrpoSettings;
+use rzero_schema::tables::Rollout;
+use rzero_schema::vocab::{Role, Stage};
+use rzero_train::memory::{MemoryPlan, StepSize};
+
+/// Characters of a token, where the rollouts that would tell are not there yet: fewer than text has, so that the plan is no less than the step.
+const CHARACTERS_A_TOKEN: usize = 3;
+
+/// Settings of a role's update, the length limit of its completions, its rollouts a step and its number of steps.
+pub(super) struct RoleSettings<'a> {
+    pub(super) grpo: &'a GrpoSettings,
+    pub(super) length_limit: usize,
+    pub(super) num_rollouts: usize,
+    pub(super) num_steps: u32,
+}
+
+impl<'a> RoleSettings<'a> {
+    pub(super) fn of(context: &'a StageContext, role: Role) -> Self {
+        let (challenger, solver) = (&context.profile.challenger, &context.profile.solver);
+        match role {
+            Role::Challenger => Self {
+                grpo: &challenger.grpo,
+                length_limit: challenger.question_sampling.max_tokens,
+                num_rollouts: challenger.num_questions as usize,
+                num_steps: challenger.steps,
+            },
+            Role::Solver => Self {
+                grpo: &solver.grpo,
+                length_limit: solver.sampling.max_tokens,
+                num_rollouts: solver.num_questions as usize * solver.group_size as usize,
+                num_steps: solver.steps,
+            },
+        }
+    }
+}
+
+/// The memory that a step will take, as far as can be told.
+pub(super) fn plan(context: &StageContext, role: Role, rollouts: Option<&[Rollout]>) -> anyhow::Result<Option<MemoryPlan>> {
+    let settings = RoleSettings::of(context, role);
+    let Ok(config) = ModelConfig::read(&context.project_path(&context.profile.model.path)?) else { return Ok(None) };
+    let size = match rollouts {
+        Some(rollouts) if !rollouts.is_empty() => {
+            let longest = |length: fn(&Rollout) -> usize| rollouts.iter().map(length).max().unwrap_or(0);
+            StepSize {
+                num_rollouts: rollouts.len(),
+                longest: longest(|rollout| rollout.prompt_tokens.len() + rollout.completion_tokens.len()),
+                longest_completion: longest(|rollout| rollout.completion_tokens.len()),
+            }
+        }
+        _ => {
+            let domain = &context.profile.domain;
+            let (prompt, question) = match role {
+                Role::Challenger => (&domain.challenger_prompt, 0),
+                Role::Solver => (&domain.solver_prompt, domain.max_question_chars),
+            };
+            let prompt = std::fs::metadata(context.project_path(prompt)?).map_or(0, |file| file.len() as usize);
+            let longest = (prompt + question) / CHARACTERS_A_TOKEN + settings.length_limit;
+            StepSize {
+                num_rollouts: settings.num_rollouts,
+                longest: longest.min(config.max_positions),
+                longest_completion: settings.length_limit,
+            }
+        }
+    };
+    Ok(Some(MemoryPlan::new(&config, settings.grpo, context.profile.model.float, size, context.threads)))
+}
+
+/// Prints the plan of a step.
+pub(super) fn tell(context: &StageContext, role: Role, inputs: &StageInputs<'_>) -> anyhow::Result<()> {
+    let stage = if role == Role::Challenger { Stage::ChallengeGen } else { Stage::SolveSample };
+    let rollouts = inputs.output(stage).ok().and_then(|output| output.read::<Rollout>().ok());
+    let Some(plan) = plan(context, role, rollouts.as_deref())? else {
+        print_product(format!("  memory unknown: there is no model in {}", context.profile.model.path));
+        return Ok(());
+    };
+    let MemoryPlan { num_parameters, num_trained, .. } = plan;
+    print_product(format!(
+        "  memory {} at most: weights {}, trained beside them {}, optimiser {}, gradient {}, passes {}",
+        gigabytes(plan.total()),
+        gigabytes(plan.weights),
+        gigabytes(plan.trained),
+        gigabytes(plan.optimizer),
+        gigabytes(plan.gradient),
+        gigabytes(plan.passes),
+    ));
+    let basis = if rollouts.is_some() { "the rollouts that are there" } else { "the limits of the profile" };
+    print_product(format!(
+        "         {num_parameters} parameters, {num_trained} trained; by {basis}, on {} threads",
+        context.threads
+    ));
+    Ok(())
+}
+
+/// Bytes for people.
+pub(super) fn gigabytes(bytes: usize) -> String {
+    format!("{:.2} GB", bytes as f64 / 1e9)
+}

@@ -67,6 +67,11 @@ setup:
 test *flags:
     {{ without_run }} cargo test --release --workspace --lib --test '*' {{ flags }}
 
+# Whether the path of a CUDA device compiles; fetches NVIDIA's compiler where there is none
+[group('work on the code')]
+check-cuda:
+    {{ without_run }} bash pipelines/check-cuda
+
 # Everything short of the tests: format, lints, words that must not stay, schemas
 [group('work on the code')]
 [script]

@@ -294,6 +294,12 @@ fn what_does_not_fit_is_refused_and_an_interrupt_stops() {
     assert_eq!(generate_on_device(&device, &[], &sampling(1.0), work(1, 2), &|_| ()).unwrap(), Vec::<Vec<Completion>>::new());
 
     assert!(matches!(device.prefill(&[]), Err(ModelError::Request(_))));
+    // Where nothing is asked for there is nothing to hand over.
+    let mut batch = PackedSequences::default();
+    batch.push(&[1, 2, 3], &[]);
+    let (logprobs, tape) = device.forward(&batch).unwrap();
+    assert!(logprobs.logprobs.is_empty());
+    device.backward(&batch, tape, &[], &mut |_, _| panic!("a gradient of nothing")).unwrap();
     let mut batch = PackedSequences::default();
     batch.push(&[1; 60], &[1; 5]);
     assert!(matches!(device.forward(&batch), Err(ModelError::Request(_))));

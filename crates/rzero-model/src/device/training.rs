@@ -102,9 +102,12 @@ impl DeviceModel {
                 inputs.push(input);
             }
         }
+        if batch.rows.is_empty() {
+            // A device takes no tensors of nothing; what was asked for is then not looked at.
+            return Ok((TokenLogprobs::default(), groups, rotation, x));
+        }
         let asked = x.index_select(&self.indices(&batch.rows)?, 0)?;
-        let result = if batch.rows.is_empty() { TokenLogprobs::default() } else { self.head_forward(&asked, batch)? };
-        Ok((result, groups, rotation, asked))
+        Ok((self.head_forward(&asked, batch)?, groups, rotation, asked))
     }
 
     /// Hands the gradient of `sum_i dlogprobs[i] * logprobs[i]` to `sink`, every parameter once: its range in the flat weights, and

@@ -37,6 +37,22 @@ pub enum ModelError {
         /// What is wrong.
         problem: String,
     },
+    /// A GGUF file is damaged, or holds what cannot be put into a model folder.
+    #[error("`{path}` is no usable GGUF file: {problem}")]
+    Gguf {
+        /// The file.
+        path: PathBuf,
+        /// Which field, and what is wrong with it.
+        problem: String,
+    },
+    /// A chat template is broken, or refuses the messages.
+    #[error("chat template `{path}`: {problem}")]
+    ChatTemplate {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        problem: String,
+    },
     /// A request that the model cannot serve.
     #[error("cannot generate: {0}")]
     Request(String),

@@ -246,6 +246,18 @@ vocabulary! {
     }
 }
 
+impl FloatType {
+    /// As config.json calls it.
+    #[must_use]
+    pub const fn torch_name(self) -> &'static str {
+        match self {
+            Self::F32 => "float32",
+            Self::Bf16 => "bfloat16",
+            Self::F16 => "float16",
+        }
+    }
+}
+
 vocabulary! {
     /// A matrix of every layer that adapters can be trained for, by its Hugging Face name.
     LoraTarget {

@@ -170,6 +170,12 @@ fn model_hint(cause: Cause<'_>) -> Option<String> {
         (Some(ModelError::Device(_)), _) => {
             "where memory is short, lower engine.batch_size or grpo.micro_batch_tokens in the profile; --device cpu needs no device".to_owned()
         }
+        (Some(ModelError::Gguf { .. }), _) => {
+            "fetch the file again, or another GGUF file of a model of architecture llama, qwen2 or qwen3 with byte-level BPE".to_owned()
+        }
+        (Some(ModelError::ChatTemplate { .. }), _) => {
+            "write another conversation in the prompt file, or give the prompt as a `.jinja` text, which needs no chat template".to_owned()
+        }
         (Some(ModelError::Interrupted), _) | (None, Some(TrainError::Interrupted)) => "run the same command again".to_owned(),
         (Some(ModelError::Request(_)), _) => "shorten the prompt or max_tokens in the profile, or name a model with more room".to_owned(),
         (None, Some(TrainError::State { path, .. })) => {

@@ -5,6 +5,8 @@
 
 use crate::context::{StageContext, read_text};
 use crate::exit::StageFailure;
+#[cfg(feature = "model")]
+use crate::prompt::Prompt;
 use rzero_io::atomic::digest_file;
 use rzero_io::error::IoError;
 use rzero_io::layout::command;
@@ -87,7 +89,7 @@ impl<'a> StageInputs<'a> {
         self
     }
 
-    /// Declares a checkpoint folder: its config, its tokenizer and all its weights. One that lies in the run must be listed, file by
+    /// Declares a checkpoint folder: its config, its tokenizer, [`COMPANION_FILES`] and all its weights. One that lies in the run must be listed, file by
     /// file, by the manifest of the training step that left it: a step that was killed has left no checkpoint.
     #[must_use]
     pub fn with_checkpoint(mut self, what: &str, folder: &Path) -> Self {
@@ -139,6 +141,15 @@ impl<'a> StageInputs<'a> {
     /// When it was not declared or cannot be read.
     pub fn text(&self, what: &str) -> anyhow::Result<String> {
         read_text(self.path(what)?)
+    }
+
+    /// A declared prompt file, for the model of a declared checkpoint.
+    ///
+    /// # Errors
+    /// When one of them was not declared or cannot be used.
+    #[cfg(feature = "model")]
+    pub fn prompt(&self, what: &str, checkpoint: &str) -> anyhow::Result<Prompt> {
+        Prompt::new(&self.text(what)?, self.path(what)?, Some(self.path(checkpoint)?))
     }
 
     /// The records of every input file, in the order of declaration.

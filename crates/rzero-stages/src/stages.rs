@@ -9,6 +9,8 @@ pub mod filter;
 #[cfg(feature = "model")]
 pub mod grpo_step;
 pub mod import_benchmark;
+#[cfg(feature = "model")]
+pub mod import_model;
 pub mod make_ladder;
 #[cfg(feature = "model")]
 pub mod pretrain;

@@ -21,12 +21,7 @@ pub(super) fn write_checkpoint(
     for name in ["tokenizer.json"].into_iter().chain(companions) {
         outputs.copy_file(&source.join(name), &folder.join(name))?;
     }
-    let dtype = match float {
-        FloatType::F32 => "float32",
-        FloatType::Bf16 => "bfloat16",
-        FloatType::F16 => "float16",
-    };
-    let config = serde_json::to_string_pretty(&weights.config.to_json(dtype))?;
+    let config = serde_json::to_string_pretty(&weights.config.to_json(float.torch_name()))?;
     outputs.write_file(&folder.join("config.json"), config.as_bytes())?;
     outputs.write_file_with(&folder.join(WEIGHTS_FILE), |out| Ok(weights.write_safetensors(out, float)?))
 }

@@ -1,0 +1,11 @@
+//! `import-model`: see [`rzero_stages::stages::import_model`].
+
+use rzero_stages::stages::import_model;
+use std::process::ExitCode;
+
+#[global_allocator]
+static ALLOCATOR: rzero_stages::MiMalloc = rzero_stages::MiMalloc;
+
+fn main() -> ExitCode {
+    rzero_stages::exit::main_with(import_model::run)
+}

@@ -44,7 +44,7 @@ export RZERO_SHARDS := shards
 export RZERO_JUST := just_executable()
 
 # Tests say themselves which run they mean.
-without_run := "env -u RZERO_RUN -u RZERO_PROFILE -u RZERO_SET -u RZERO_THREADS -u RZERO_ROOT -u RZERO_LOG -u RZERO_INDEX_BASE -u SHARD_INDEX -u NUM_SHARDS -u RUST_LOG"
+without_run := "env -u RZERO_RUN -u RZERO_PROFILE -u RZERO_SET -u RZERO_THREADS -u RZERO_DEVICE -u RZERO_ROOT -u RZERO_LOG -u RZERO_INDEX_BASE -u SHARD_INDEX -u NUM_SHARDS -u RUST_LOG"
 
 # This program once more, with the same variables.
 again := quote(just_executable()) + " --justfile " + quote(justfile()) + " profile=" + quote(profile) + " run=" + quote(run) + " set=" + quote(set) + " shards=" + quote(shards) + " threads=" + quote(threads) + " bin=" + quote(bin)
@@ -66,6 +66,11 @@ setup:
 [group('work on the code')]
 test *flags:
     {{ without_run }} cargo test --release --workspace --lib --test '*' {{ flags }}
+
+# Whether the path of a CUDA device compiles; fetches NVIDIA's compiler where there is none
+[group('work on the code')]
+check-cuda:
+    {{ without_run }} bash pipelines/check-cuda
 
 # Everything short of the tests: format, lints, words that must not stay, schemas
 [group('work on the code')]

@@ -6,6 +6,7 @@
 //! A completion depends on the weights, its prompt, the settings and its own random stream, and on nothing else: not on the
 //! batch, the thread or the order. Deliberately absent: servers, paging, beams.
 
+use crate::config::ModelConfig;
 use crate::decoder::{Decoder, Prefix, Scratch, Sequence};
 use crate::error::ModelError;
 use crate::kv_cache::CacheBlock;
@@ -64,12 +65,8 @@ pub fn generate(
     work: Work<'_>,
     on_completion: OnCompletion<'_>,
 ) -> Result<Vec<Vec<Completion>>, ModelError> {
-    check(decoder, requests)?;
-    let items: Vec<(usize, usize)> = requests
-        .iter()
-        .enumerate()
-        .flat_map(|(request, content)| (0..content.streams.len()).map(move |sample| (request, sample)))
-        .collect();
+    check(decoder.config(), requests)?;
+    let items = all_items(requests);
     let queue = Queue {
         decoder,
         requests,
@@ -90,16 +87,25 @@ pub fn generate(
     if work.interrupt.load(Ordering::Relaxed) {
         return Err(ModelError::Interrupted);
     }
-    let mut by_item: Vec<Option<Completion>> = vec![None; items.len()];
-    for (item, completion) in finished.into_iter().flatten() {
-        by_item[item] = Some(completion);
-    }
-    let mut completions = by_item.into_iter().map(|completion| completion.expect("workers leave the queue empty"));
-    Ok(requests.iter().map(|request| completions.by_ref().take(request.streams.len()).collect()).collect())
+    Ok(by_request(requests, finished.into_iter().flatten()))
 }
 
-fn check(decoder: &Decoder, requests: &[Request]) -> Result<(), ModelError> {
-    let config = decoder.config();
+/// (request, sample) of every completion that is asked for, in order.
+pub(crate) fn all_items(requests: &[Request]) -> Vec<(usize, usize)> {
+    let samples = |(request, content): (usize, &Request)| (0..content.streams.len()).map(move |sample| (request, sample));
+    requests.iter().enumerate().flat_map(samples).collect()
+}
+
+/// Puts all completions, each with its number among [`all_items`], into the order of requests and streams.
+pub(crate) fn by_request(requests: &[Request], finished: impl IntoIterator<Item = (usize, Completion)>) -> Vec<Vec<Completion>> {
+    let mut finished: Vec<(usize, Completion)> = finished.into_iter().collect();
+    finished.sort_unstable_by_key(|(item, _)| *item);
+    let mut completions = finished.into_iter().map(|(_, completion)| completion);
+    requests.iter().map(|request| completions.by_ref().take(request.streams.len()).collect()).collect()
+}
+
+/// Refuses prompts that the model cannot take.
+pub(crate) fn check(config: &ModelConfig, requests: &[Request]) -> Result<(), ModelError> {
     for (index, request) in requests.iter().enumerate() {
         let refuse = |problem: String| Err(ModelError::Request(format!("prompt {index} {problem}")));
         if request.prompt.is_empty() {
@@ -171,25 +177,50 @@ impl Queue<'_> {
     }
 }
 
-/// One sequence of a worker's batch.
-struct Slot {
-    item: usize,
-    sequence: Sequence,
-    stream: RandomStream,
+/// A completion that is being written.
+pub(crate) struct Draft {
+    /// Its number among [`all_items`].
+    pub(crate) item: usize,
+    /// Where its random numbers come from.
+    pub(crate) stream: RandomStream,
     limit: usize,
-    completion: Completion,
+    /// What is written so far.
+    pub(crate) completion: Completion,
 }
 
-impl Slot {
+impl Draft {
+    /// An empty one, of `limit` tokens at most.
+    pub(crate) fn new(item: usize, stream: RandomStream, limit: usize) -> Self {
+        let completion = Completion {
+            tokens: Vec::new(),
+            policy_logprobs: Vec::new(),
+            sampler_logprobs: Vec::new(),
+            finish: FinishReason::Length,
+        };
+        Self { item, stream, limit, completion }
+    }
+
     /// Takes a drawn token; true when the completion is finished.
-    fn accept(&mut self, drawn: Drawn, stop_tokens: &[u32]) -> bool {
-        self.sequence.token = drawn.token;
+    pub(crate) fn accept(&mut self, drawn: Drawn, stop_tokens: &[u32]) -> bool {
         self.completion.tokens.push(drawn.token);
         self.completion.policy_logprobs.push(drawn.policy_logprob);
         self.completion.sampler_logprobs.push(drawn.sampler_logprob);
         let is_stopped = stop_tokens.contains(&drawn.token);
         self.completion.finish = if is_stopped { FinishReason::Stop } else { FinishReason::Length };
         is_stopped || self.completion.tokens.len() >= self.limit
+    }
+}
+
+/// One sequence of a worker's batch.
+struct Slot {
+    draft: Draft,
+    sequence: Sequence,
+}
+
+impl Slot {
+    fn accept(&mut self, drawn: Drawn, stop_tokens: &[u32]) -> bool {
+        self.sequence.token = drawn.token;
+        self.draft.accept(drawn, stop_tokens)
     }
 }
 
@@ -218,19 +249,13 @@ fn run_worker(
             let own = free_caches
                 .pop()
                 .unwrap_or_else(|| CacheBlock::new(decoder.config(), sampling.max_tokens.min(decoder.config().max_positions)));
-            let mut stream = queue.requests[request].streams[sample].clone();
-            let drawn = sampler.draw(&prefix.logits, &mut stream);
-            let completion = Completion {
-                tokens: Vec::new(),
-                policy_logprobs: Vec::new(),
-                sampler_logprobs: Vec::new(),
-                finish: FinishReason::Length,
-            };
-            let sequence = Sequence { prefix, own, token: drawn.token };
-            let mut slot = Slot { item, sequence, stream, limit: sampling.max_tokens.min(room), completion };
+            let stream = queue.requests[request].streams[sample].clone();
+            let mut draft = Draft::new(item, stream, sampling.max_tokens.min(room));
+            let drawn = sampler.draw(&prefix.logits, &mut draft.stream);
+            let mut slot = Slot { draft, sequence: Sequence { prefix, own, token: drawn.token } };
             if slot.accept(drawn, stop_tokens) {
-                on_completion(slot.completion.tokens.len());
-                finished.push((slot.item, slot.completion));
+                on_completion(slot.draft.completion.tokens.len());
+                finished.push((slot.draft.item, slot.draft.completion));
                 slot.sequence.own.clear();
                 free_caches.push(slot.sequence.own);
             } else {
@@ -245,11 +270,11 @@ fn run_worker(
         // From the last row to the first, so that swap_remove moves only rows that have been seen.
         for index in (0..slots.len()).rev() {
             let slot = &mut slots[index];
-            let drawn = sampler.draw(&scratch.logits[index * vocab..(index + 1) * vocab], &mut slot.stream);
+            let drawn = sampler.draw(&scratch.logits[index * vocab..(index + 1) * vocab], &mut slot.draft.stream);
             if slot.accept(drawn, stop_tokens) {
                 let mut slot = slots.swap_remove(index);
-                on_completion(slot.completion.tokens.len());
-                finished.push((slot.item, slot.completion));
+                on_completion(slot.draft.completion.tokens.len());
+                finished.push((slot.draft.item, slot.draft.completion));
                 slot.sequence.own.clear();
                 free_caches.push(slot.sequence.own);
             }

@@ -56,6 +56,9 @@ pub enum ModelError {
     /// A request that the model cannot serve.
     #[error("cannot generate: {0}")]
     Request(String),
+    /// A device failed, or there is none of that kind.
+    #[error("the device failed: {0}")]
+    Device(#[from] candle_core::Error),
     /// Generation was asked to stop.
     #[error("generation was interrupted")]
     Interrupted,

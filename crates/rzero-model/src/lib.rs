@@ -2,11 +2,13 @@
 //!
 //! One flat buffer of weights ([`weights::Weights`]) and two ways through it: [`training`] keeps what the backward pass needs,
 //! [`engine`] decodes many sequences over a preallocated cache. [`reference`] is the slow twin of both in plain candle ops.
-//! [`gguf`] reads models of that format. This crate reads and writes model folders; it knows nothing of tables, votes or rewards.
+//! [`device`] does the work of both on a candle device, such as a CUDA accelerator. [`gguf`] reads models of that format. This crate reads
+//! and writes model folders; it knows nothing of tables, votes or rewards.
 
 pub mod chat_template;
 pub mod config;
 pub mod decoder;
+pub mod device;
 pub mod engine;
 pub mod error;
 pub mod gguf;

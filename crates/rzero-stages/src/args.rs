@@ -1,5 +1,6 @@
 //! What is typed: the flags that every stage shares. Nothing is derived here; [`crate::context`] does that once.
 
+use crate::device::DeviceChoice;
 use clap::Args;
 use rzero_schema::vocab::Phase;
 use std::path::PathBuf;
@@ -47,6 +48,10 @@ pub struct CommonArgs {
     /// Threads to use; left out, all cores. Does not change what is written
     #[arg(long, env = "RZERO_THREADS", value_name = "N", help_heading = "How")]
     pub threads: Option<usize>,
+
+    /// What models run on: cpu, cuda or cuda:N, with :bf16 or :f16 behind it for 16 bits. Results of a CUDA device differ by rounding
+    #[arg(long, env = "RZERO_DEVICE", value_name = "DEVICE", default_value = "cpu", help_heading = "How")]
+    pub device: DeviceChoice,
 
     /// Folder that the profile's paths are relative to; left out, the nearest folder upwards that holds `justfile` and `pipelines`
     #[arg(long, env = "RZERO_ROOT", value_name = "DIR")]

@@ -2,6 +2,7 @@
 
 use crate::args::CommonArgs;
 use crate::console::{Verbosity, start_log};
+use crate::device::DeviceChoice;
 use crate::exit::StageFailure;
 use crate::interrupt::Interrupt;
 use crate::run_record::RunRecord;
@@ -37,8 +38,8 @@ pub struct StageContext {
     pub overrides: Vec<String>,
     /// Threads of the global pool.
     pub threads: usize,
-    /// `cpu`, or the accelerator; a stage that uses one says so before it runs.
-    pub device: String,
+    /// What models run on; the CPU for a stage without one.
+    pub device: DeviceChoice,
     /// Whether output from other inputs may be replaced.
     pub is_overwrite: bool,
     /// Whether only to say what would be done.
@@ -79,7 +80,7 @@ impl StageContext {
             profile,
             overrides,
             threads: start_threads(args.threads)?,
-            device: "cpu".to_owned(),
+            device: args.device.for_stage(stage)?,
             is_overwrite: args.overwrite,
             is_dry_run: args.dry_run,
             interrupt: Interrupt::listen()?,

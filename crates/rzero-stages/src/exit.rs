@@ -146,6 +146,7 @@ fn model_error(cause: Cause<'_>) -> Option<&ModelError> {
 fn exit_of_model(cause: Cause<'_>) -> Option<StageExit> {
     match (model_error(cause), cause.downcast_ref::<TrainError>()) {
         (Some(ModelError::Interrupted), _) | (None, Some(TrainError::Interrupted)) => Some(StageExit::Interrupted),
+        (Some(ModelError::Device(_)), _) => Some(StageExit::Internal),
         (Some(_), _) => Some(StageExit::Input),
         (None, Some(TrainError::State { .. } | TrainError::Rollout { .. } | TrainError::NoTokens)) => Some(StageExit::Input),
         (None, _) => None,
@@ -165,6 +166,9 @@ fn model_hint(cause: Cause<'_>) -> Option<String> {
             "the folder must hold config.json, tokenizer.json and the weights of one model, of a family that is supported: fetch it \
              again, or name another one with model.path in the profile"
                 .to_owned()
+        }
+        (Some(ModelError::Device(_)), _) => {
+            "where memory is short, lower engine.batch_size or grpo.micro_batch_tokens in the profile; --device cpu needs no device".to_owned()
         }
         (Some(ModelError::Gguf { .. }), _) => {
             "fetch the file again, or another GGUF file of a model of architecture llama, qwen2 or qwen3 with byte-level BPE".to_owned()

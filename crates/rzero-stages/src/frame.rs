@@ -53,7 +53,7 @@ pub fn run_stage(
     RunRecord::new(&context.profile).begin_or_check(&context.layout)?;
     remove_what_dead_processes_left(context)?;
     context.interrupt.check()?;
-    tracing::info!(stage = %context.stage, place = %context.place, shard = %context.shard, threads = context.threads, "running");
+    tracing::info!(stage = %context.stage, place = %context.place, shard = %context.shard, threads = context.threads, device = %context.device, "running");
 
     let mut outputs = StageOutputs::new(context);
     work(&inputs, &mut outputs)?;
@@ -176,7 +176,7 @@ fn planned_manifest(context: &StageContext, inputs: &StageInputs<'_>) -> Manifes
         outputs: Vec::new(),
         counts: Default::default(),
         metrics: Default::default(),
-        device: context.device.clone(),
+        device: context.device.to_string(),
         threads: u32::try_from(context.threads).unwrap_or(u32::MAX),
         started_at: context.started_at.clone(),
         finished_at: String::new(),

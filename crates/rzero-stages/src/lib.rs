@@ -9,6 +9,7 @@ pub mod args;
 pub mod checkpoints;
 pub mod console;
 pub mod context;
+pub mod device;
 pub mod exit;
 pub mod frame;
 pub mod inputs;

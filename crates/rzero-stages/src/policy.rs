@@ -2,12 +2,14 @@
 
 use crate::console::Progress;
 use crate::context::StageContext;
+use crate::device::DeviceChoice;
 use crate::exit::StageFailure;
 use crate::interrupt::Interrupted;
 use crate::prompt::Prompt;
 use rzero_algo::seed::{StreamKey, random_stream};
 use rzero_model::decoder::Decoder;
-use rzero_model::engine::{Completion, Request, Work, generate};
+use rzero_model::device::{DeviceModel, generate_on_device};
+use rzero_model::engine::{Completion, OnCompletion, Request, Work, generate};
 use rzero_model::tokenizer::{Decoded, Tokenizer};
 use rzero_model::{ModelError, Weights};
 use rzero_schema::profile::SamplingSettings;
@@ -105,7 +107,7 @@ impl Policy {
             }
         }
         let longest = prompts.iter().map(Vec::len).max().unwrap_or(0) + sampling.max_tokens;
-        let decoder = Decoder::new(&self.weights, longest.min(positions));
+        let engine = Engine::new(context.device, &self.weights, longest.min(positions))?;
         let (started, tokens) = (Instant::now(), AtomicU64::new(0));
         let on_completion = |count: usize| {
             let tokens = tokens.fetch_add(count as u64, Ordering::Relaxed) + count as u64;
@@ -126,7 +128,7 @@ impl Policy {
                 batch_size: context.profile.engine.batch_size,
                 interrupt: context.interrupt.flag(),
             };
-            let completions = generate(&decoder, &batch, sampling, work, &on_completion).map_err(|error| match error {
+            let completions = engine.generate(&batch, sampling, work, &on_completion).map_err(|error| match error {
                 ModelError::Interrupted => anyhow::Error::from(Interrupted),
                 other => other.into(),
             })?;
@@ -148,6 +150,34 @@ impl Policy {
         let end = completion.tokens.len() - usize::from(completion.tokens.last().is_some_and(is_stop));
         let text = self.tokenizer.decode(&completion.tokens[..end]);
         PolicySample { row, sample, prompt_tokens: prompt.to_vec(), completion, text }
+    }
+}
+
+/// What completes requests: the decoder of the CPU, or a device.
+enum Engine {
+    Host(Decoder),
+    Device(DeviceModel),
+}
+
+impl Engine {
+    fn new(device: DeviceChoice, weights: &Weights, longest: usize) -> anyhow::Result<Self> {
+        Ok(match device.open()? {
+            None => Self::Host(Decoder::new(weights, longest)),
+            Some(accelerator) => Self::Device(DeviceModel::new(weights, &accelerator, longest)?),
+        })
+    }
+
+    fn generate(
+        &self,
+        requests: &[Request],
+        sampling: &SamplingSettings,
+        work: Work<'_>,
+        on_completion: OnCompletion<'_>,
+    ) -> Result<Vec<Vec<Completion>>, ModelError> {
+        match self {
+            Self::Host(decoder) => generate(decoder, requests, sampling, work, on_completion),
+            Self::Device(model) => generate_on_device(model, requests, sampling, work, on_completion),
+        }
     }
 }
 

@@ -5,8 +5,10 @@
 //! and added in the order of the micro-batches, so that the sum does not depend on the number of threads.
 
 use crate::batch::MicroBatch;
+use crate::device_gradient;
 use crate::error::TrainError;
 use rayon::prelude::*;
+use rzero_model::device::Accelerator;
 use rzero_model::training::{GradientSink, Keep, TokenLogprobs, TrainingModel};
 use rzero_model::{ModelConfig, Weights};
 use std::ops::Range;
@@ -30,11 +32,19 @@ fn go_on(interrupt: &AtomicBool) -> Result<(), TrainError> {
     if interrupt.load(Ordering::Relaxed) { Err(TrainError::Interrupted) } else { Ok(()) }
 }
 
-/// Log-probability of every completion token, micro-batch by micro-batch.
+/// Log-probability of every completion token, micro-batch by micro-batch; on a device where one is given.
 ///
 /// # Errors
-/// When interrupted.
-pub fn logprobs(weights: &Weights, batches: &[MicroBatch], interrupt: &AtomicBool) -> Result<Vec<TokenLogprobs>, TrainError> {
+/// When interrupted, or the device fails.
+pub fn logprobs(
+    weights: &Weights,
+    batches: &[MicroBatch],
+    accelerator: Option<&Accelerator>,
+    interrupt: &AtomicBool,
+) -> Result<Vec<TokenLogprobs>, TrainError> {
+    if let Some(accelerator) = accelerator {
+        return device_gradient::logprobs(accelerator, weights, batches, interrupt);
+    }
     let model = training_model(&weights.config, batches);
     let one = |batch: &MicroBatch| {
         go_on(interrupt)?;
@@ -46,10 +56,12 @@ pub fn logprobs(weights: &Weights, batches: &[MicroBatch], interrupt: &AtomicBoo
     }
 }
 
-/// How a gradient is computed, without influence on it.
+/// How a gradient is computed, without influence on it but for a device's rounding.
 #[derive(Clone, Copy)]
 pub struct Passes<'a> {
-    /// What the forward passes keep.
+    /// Where; without one, on the CPU with the threads of the pool.
+    pub accelerator: Option<&'a Accelerator>,
+    /// What the forward passes keep; on a device, the inputs of the layers in any case.
     pub keep: Keep,
     /// Set from outside to stop early.
     pub interrupt: &'a AtomicBool,
@@ -63,7 +75,7 @@ pub struct Passes<'a> {
 /// loss with respect to each log-probability, and anything it wants to keep.
 ///
 /// # Errors
-/// When interrupted.
+/// When interrupted, or the device fails.
 pub fn accumulate<T: Send>(
     weights: &Weights,
     batches: &[MicroBatch],
@@ -71,6 +83,9 @@ pub fn accumulate<T: Send>(
     sink: GradientSink<'_>,
     token_slopes: impl Fn(usize, &TokenLogprobs) -> (Vec<f32>, T) + Sync,
 ) -> Result<Vec<T>, TrainError> {
+    if let Some(accelerator) = passes.accelerator {
+        return device_gradient::accumulate(accelerator, weights, batches, passes, sink, token_slopes);
+    }
     let model = training_model(&weights.config, batches);
     let one = |index: usize, sink: GradientSink<'_>| {
         let batch = &batches[index].packed;

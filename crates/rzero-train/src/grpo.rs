@@ -10,6 +10,7 @@ use crate::loss::{TokenLoss, token_loss, token_weights};
 use crate::optim::{AdamSettings, AdamState, clip};
 use crate::trainable::Trainable;
 use rzero_model::Weights;
+use rzero_model::device::Accelerator;
 use rzero_model::training::{Keep, TokenLogprobs};
 use rzero_schema::profile::GrpoSettings;
 use std::sync::atomic::AtomicBool;
@@ -77,6 +78,8 @@ pub struct GrpoStep<'a> {
     pub length_limit: usize,
     /// What [`reference_logprobs`] gave for the same samples; absent where `kl_coef` is 0.
     pub reference: Option<&'a [Vec<f32>]>,
+    /// Where gradients are computed; without one, on the CPU. The optimiser is always there.
+    pub accelerator: Option<&'a Accelerator>,
     /// Set from outside to stop early; the weights are then half updated and must be thrown away.
     pub interrupt: &'a AtomicBool,
     /// Told how many completion tokens have gone forward and backward.
@@ -145,13 +148,14 @@ pub fn reference_logprobs(
     reference: &Weights,
     samples: &[GrpoSample<'_>],
     settings: &GrpoSettings,
+    accelerator: Option<&Accelerator>,
     interrupt: &AtomicBool,
 ) -> Result<Vec<Vec<f32>>, TrainError> {
     check(samples)?;
     let mut all = Vec::with_capacity(samples.len());
     for samples in updates(samples, settings) {
         let batches = update_batches(samples, settings, reference)?;
-        for (batch, result) in batches.iter().zip(logprobs(reference, &batches, interrupt)?) {
+        for (batch, result) in batches.iter().zip(logprobs(reference, &batches, accelerator, interrupt)?) {
             let mut rest = result.logprobs.as_slice();
             for sample in &samples[batch.sequences.clone()] {
                 let (of_sample, after) = rest.split_at(sample.sequence.completion.len());
@@ -176,7 +180,7 @@ pub fn grpo_step(
     check(samples)?;
     let settings = step.settings;
     let keep = if settings.recompute_activations { Keep::Inputs } else { Keep::Activations };
-    let passes = Passes { keep, interrupt: step.interrupt, on_tokens: step.on_tokens };
+    let passes = Passes { accelerator: step.accelerator, keep, interrupt: step.interrupt, on_tokens: step.on_tokens };
     let mut timings = GrpoTimings::default();
     let (mut sums, mut first) = (Sums::default(), None);
     let (mut gradient_norm, mut num_updates) = (0.0, 0u32);

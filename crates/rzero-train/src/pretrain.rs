@@ -123,7 +123,7 @@ impl Pretraining {
             return Err(TrainError::NoTokens);
         }
         let slope = -1.0 / num_tokens as f32;
-        let passes = Passes { keep: Keep::Activations, interrupt, on_tokens: &|_| () };
+        let passes = Passes { accelerator: None, keep: Keep::Activations, interrupt, on_tokens: &|_| () };
         let mut gradient = vec![0.0; self.weights.values.len()];
         let mut sink = |range: Range<usize>, part: &[f32]| add(&mut gradient, range, part);
         let losses = accumulate(&self.weights, &batches, passes, &mut sink, |_, result| {

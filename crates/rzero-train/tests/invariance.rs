@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, reason = "a test stops where it cannot go on")]
 
 use rzero_algo::seed::{StreamKey, random_stream, uniform_below, uniform_f64};
+use rzero_model::device::{Accelerator, Precision};
 use rzero_model::{ModelConfig, Weights};
 use rzero_schema::profile::{GrpoSettings, LoraSettings};
 use rzero_schema::vocab::{FloatType, LoraTarget, LossNormalization, Phase};
@@ -108,15 +109,26 @@ fn trainable(kind: Kind, settings: &GrpoSettings, checkpoint: Weights, trained: 
 
 /// Steps one after another, each from what the one before left in memory or, with `through_files`, in files.
 fn steps(kind: Kind, num_steps: usize, micro_batch_tokens: usize, through_files: bool) -> (Trainable, TrainState, GrpoMetrics) {
+    steps_on(None, kind, num_steps, micro_batch_tokens, through_files)
+}
+
+fn steps_on(
+    accelerator: Option<&Accelerator>,
+    kind: Kind,
+    num_steps: usize,
+    micro_batch_tokens: usize,
+    through_files: bool,
+) -> (Trainable, TrainState, GrpoMetrics) {
     let mut settings = settings(micro_batch_tokens);
     settings.lora.rank = kind.rank;
     let (rollouts, interrupt) = (rollouts(20), AtomicBool::new(false));
-    let reference = reference_logprobs(&model(), &borrowed(&rollouts), &settings, &interrupt).unwrap();
+    let reference = reference_logprobs(&model(), &borrowed(&rollouts), &settings, accelerator, &interrupt).unwrap();
     let step = GrpoStep {
         settings: &settings,
         learning_rate: 1e-3,
         length_limit: 12,
         reference: Some(&reference),
+        accelerator,
         interrupt: &interrupt,
         on_tokens: &|_| (),
     };
@@ -163,6 +175,24 @@ fn micro_batches_change_an_update_by_rounding_only() {
         let share = whole.values.iter().zip(&weights.values).filter(|(a, b)| (**a - **b).abs() > 2e-5).count() as f64
             / whole.values.len() as f64;
         assert!(worst < 6.1e-3 && share < 0.002, "worst {worst}, share {share}");
+    }
+}
+
+#[test]
+fn a_device_gives_the_cpus_step_but_for_rounding() {
+    let device = Accelerator::candle_cpu(Precision::F32);
+    for rank in [0, 3] {
+        let kind = Kind { rank, float: FloatType::F32 };
+        let (expected, _, on_cpu) = steps(kind, 1, 64, false);
+        let (policy, _, metrics) = steps_on(Some(&device), kind, 1, 64, false);
+        assert_eq!((metrics.num_tokens, metrics.num_updates), (on_cpu.num_tokens, on_cpu.num_updates));
+        assert!((metrics.loss - on_cpu.loss).abs() < 1e-5);
+        assert!((metrics.kl_reference - on_cpu.kl_reference).abs() < 1e-5);
+        assert!((metrics.gradient_norm - on_cpu.gradient_norm).abs() < 1e-4);
+        // As above: Adam can turn a gradient that is zero but for rounding into a whole step.
+        let pairs = || policy.values().iter().zip(expected.values());
+        let share = pairs().filter(|(a, b)| (**a - **b).abs() > 2e-5).count() as f64 / policy.values().len() as f64;
+        assert!(share < 0.01, "share {share}");
     }
 }
 
@@ -247,11 +277,12 @@ fn bad_rollouts_and_interrupts_are_errors_and_not_panics() {
             learning_rate: 1e-3,
             length_limit: 12,
             reference: None,
+            accelerator: None,
             interrupt: &interrupt,
             on_tokens: &|_| (),
         };
         let sample = GrpoSample { sequence: Sequence { prompt, completion }, old_logprobs, advantage, is_truncated: false };
-        reference_logprobs(&model(), &[sample], &settings, &AtomicBool::new(false))?;
+        reference_logprobs(&model(), &[sample], &settings, None, &AtomicBool::new(false))?;
         let mut policy = trainable(PLAIN, &settings, model(), None);
         let mut state = TrainState::new(policy.values(), 0.0);
         grpo_step(&mut policy, &mut state.adam, &[sample], &step).map(|_| ())

@@ -88,10 +88,18 @@ fn step_policy(
     let on_tokens = |count: usize| progress.advance(count as u64);
     let interrupt = context.interrupt.flag();
     let clock = Instant::now();
-    let Start { mut policy, mut state, reference } = Start::read(context, inputs, settings, &samples)?;
+    let accelerator = context.device.open()?;
+    let Start { mut policy, mut state, reference } = Start::read(context, inputs, settings, accelerator.as_ref(), &samples)?;
     let reference_time = clock.elapsed();
-    let step =
-        GrpoStep { settings, learning_rate, length_limit, reference: reference.as_deref(), interrupt, on_tokens: &on_tokens };
+    let step = GrpoStep {
+        settings,
+        learning_rate,
+        length_limit,
+        reference: reference.as_deref(),
+        accelerator: accelerator.as_ref(),
+        interrupt,
+        on_tokens: &on_tokens,
+    };
     let (figures, timings) = grpo_step(&mut policy, &mut state.adam, &samples, &step).map_err(stopped)?;
     state.update_average(policy.values(), settings.weight_ema);
 

@@ -18,11 +18,12 @@ use std::process::{Command, Output};
 pub(crate) const CURRICULUM: Place = Place { iteration: 1, phase: Phase::Curriculum, step: 0 };
 
 /// Every variable that the binaries read.
-const ENVIRONMENT: [&str; 11] = [
+const ENVIRONMENT: [&str; 12] = [
     "RZERO_RUN",
     "RZERO_PROFILE",
     "RZERO_SET",
     "RZERO_THREADS",
+    "RZERO_DEVICE",
     "RZERO_ROOT",
     "RZERO_LOG",
     "RZERO_INDEX_BASE",
@@ -66,6 +67,7 @@ impl Run {
             num_shards,
             index_base: 0,
             threads: Some(2),
+            device: rzero_stages::device::DeviceChoice::Cpu,
             project_root: Some(self.folder.path().to_owned()),
             overwrite: false,
             dry_run: false,

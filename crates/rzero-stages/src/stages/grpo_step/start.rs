@@ -5,6 +5,7 @@ use crate::context::StageContext;
 use crate::exit::StageFailure;
 use crate::inputs::StageInputs;
 use rzero_algo::seed::{StreamKey, random_stream};
+use rzero_model::device::Accelerator;
 use rzero_model::{ModelConfig, Weights};
 use rzero_schema::profile::GrpoSettings;
 use rzero_train::checkpoint::TrainState;
@@ -27,6 +28,7 @@ impl Start {
         context: &StageContext,
         inputs: &StageInputs<'_>,
         settings: &GrpoSettings,
+        accelerator: Option<&Accelerator>,
         samples: &[GrpoSample<'_>],
     ) -> anyhow::Result<Self> {
         let (float, has_adapters) = (context.profile.model.float, settings.lora.rank > 0);
@@ -36,7 +38,7 @@ impl Start {
             let weights = Weights::read(inputs.path("reference")?)?;
             require_same_model(inputs, &weights)?;
             if settings.kl_coef > 0.0 {
-                reference = Some(reference_logprobs(&weights, samples, settings, interrupt).map_err(stopped)?);
+                reference = Some(reference_logprobs(&weights, samples, settings, accelerator, interrupt).map_err(stopped)?);
             }
             base = Some(weights).filter(|_| has_adapters || context.place.step == 1);
         }

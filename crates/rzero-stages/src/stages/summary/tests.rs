@@ -27,6 +27,7 @@ fn finish(run: &Path, stage: Stage, iteration: u32, phase: Phase, step: Option<u
         num_shards: 1,
         index_base: 0,
         threads: Some(1),
+        device: crate::device::DeviceChoice::Cpu,
         project_root: None,
         overwrite: false,
         dry_run: false,

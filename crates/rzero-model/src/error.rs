@@ -37,6 +37,14 @@ pub enum ModelError {
         /// What is wrong.
         problem: String,
     },
+    /// A chat template is broken, or refuses the messages.
+    #[error("chat template `{path}`: {problem}")]
+    ChatTemplate {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        problem: String,
+    },
     /// A request that the model cannot serve.
     #[error("cannot generate: {0}")]
     Request(String),

@@ -4,6 +4,7 @@
 //! [`engine`] decodes many sequences over a preallocated cache. [`reference`] is the slow twin of both in plain candle ops.
 //! This crate reads and writes model folders; it knows nothing of tables, votes or rewards.
 
+pub mod chat_template;
 pub mod config;
 pub mod decoder;
 pub mod engine;

@@ -166,6 +166,9 @@ fn model_hint(cause: Cause<'_>) -> Option<String> {
              again, or name another one with model.path in the profile"
                 .to_owned()
         }
+        (Some(ModelError::ChatTemplate { .. }), _) => {
+            "write another conversation in the prompt file, or give the prompt as a `.jinja` text, which needs no chat template".to_owned()
+        }
         (Some(ModelError::Interrupted), _) | (None, Some(TrainError::Interrupted)) => "run the same command again".to_owned(),
         (Some(ModelError::Request(_)), _) => "shorten the prompt or max_tokens in the profile, or name a model with more room".to_owned(),
         (None, Some(TrainError::State { path, .. })) => {

@@ -5,6 +5,8 @@
 
 use crate::context::{StageContext, read_text};
 use crate::exit::StageFailure;
+#[cfg(feature = "model")]
+use crate::prompt::Prompt;
 use rzero_io::atomic::digest_file;
 use rzero_io::error::IoError;
 use rzero_io::layout::command;
@@ -87,7 +89,7 @@ impl<'a> StageInputs<'a> {
         self
     }
 
-    /// Declares a checkpoint folder: its config, its tokenizer and all its weights. One that lies in the run must be listed, file by
+    /// Declares a checkpoint folder: its config, its tokenizer, [`COMPANION_FILES`] and all its weights. One that lies in the run must be listed, file by
     /// file, by the manifest of the training step that left it: a step that was killed has left no checkpoint.
     #[must_use]
     pub fn with_checkpoint(mut self, what: &str, folder: &Path) -> Self {
@@ -139,6 +141,15 @@ impl<'a> StageInputs<'a> {
     /// When it was not declared or cannot be read.
     pub fn text(&self, what: &str) -> anyhow::Result<String> {
         read_text(self.path(what)?)
+    }
+
+    /// A declared prompt file, for the model of a declared checkpoint.
+    ///
+    /// # Errors
+    /// When one of them was not declared or cannot be used.
+    #[cfg(feature = "model")]
+    pub fn prompt(&self, what: &str, checkpoint: &str) -> anyhow::Result<Prompt> {
+        Prompt::new(&self.text(what)?, self.path(what)?, Some(self.path(checkpoint)?))
     }
 
     /// The records of every input file, in the order of declaration.
@@ -220,7 +231,11 @@ impl<'a> StageInputs<'a> {
     }
 }
 
-/// Config, tokenizer and weights of a checkpoint, in a fixed order.
+/// Files that a model folder may have beside its config, tokenizer and weights, and that decide what it writes: how prompts are
+/// written, where completions stop. They go where the model goes.
+pub const COMPANION_FILES: [&str; 3] = ["chat_template.jinja", "generation_config.json", "tokenizer_config.json"];
+
+/// Config, tokenizer, companions and weights of a checkpoint, in a fixed order.
 fn checkpoint_files(folder: &Path) -> anyhow::Result<Vec<PathBuf>> {
     let missing = |what: &str| {
         let message = format!("{} holds no checkpoint: it has no {what}", folder.display());
@@ -234,6 +249,7 @@ fn checkpoint_files(folder: &Path) -> anyhow::Result<Vec<PathBuf>> {
         }
         files.push(file);
     }
+    files.extend(COMPANION_FILES.map(|name| folder.join(name)).into_iter().filter(|file| file.is_file()));
     let mut weights = Vec::new();
     for entry in std::fs::read_dir(folder).map_err(IoError::file("read", folder))? {
         let path = entry.map_err(IoError::file("read", folder))?.path();

@@ -16,6 +16,7 @@ pub mod interrupt;
 pub mod outputs;
 #[cfg(feature = "model")]
 pub mod policy;
+#[cfg(feature = "model")]
 pub mod prompt;
 pub mod run_record;
 pub mod stages;

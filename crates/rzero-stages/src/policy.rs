@@ -4,6 +4,7 @@ use crate::console::Progress;
 use crate::context::StageContext;
 use crate::exit::StageFailure;
 use crate::interrupt::Interrupted;
+use crate::prompt::Prompt;
 use rzero_algo::seed::{StreamKey, random_stream};
 use rzero_model::decoder::Decoder;
 use rzero_model::engine::{Completion, Request, Work, generate};
@@ -60,6 +61,19 @@ impl Policy {
     #[must_use]
     pub fn holds_special_token(&self, text: &str) -> bool {
         self.tokenizer.holds_special_token(text)
+    }
+
+    /// The prompt that puts a question to this model.
+    ///
+    /// # Errors
+    /// When the question spells out a special token: it could end its own turn and write the next. When the prompt cannot be rendered.
+    pub fn ask(&self, prompt: &Prompt, question: &str) -> anyhow::Result<String> {
+        if self.holds_special_token(question) {
+            let start: String = question.chars().take(80).collect();
+            let message = format!("a question spells out a special token of the model: {start:?}");
+            return Err(StageFailure::input(message).hint("remove it from the problems: it would become a part of the prompt").into());
+        }
+        prompt.render(question)
     }
 
     /// Completes every request and hands the results over in order, some requests at a time.

@@ -86,6 +86,9 @@ fn everything_declared_decides_whether_output_is_complete() {
     assert_eq!(attempt(1), Err(StageExit::Conflict));
     write_model(&model, "weights");
     assert_eq!(attempt(1), Ok(false));
+    fs::write(model.join("chat_template.jinja"), "{{ messages }}").unwrap();
+    assert_eq!(attempt(1), Err(StageExit::Conflict));
+    fs::remove_file(model.join("chat_template.jinja")).unwrap();
     fs::remove_file(run.layout.phase_checkpoint(1, Phase::Solver).join("config.json")).unwrap();
     assert_eq!(attempt(1), Ok(true));
 

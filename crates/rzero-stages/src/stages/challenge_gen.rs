@@ -12,7 +12,6 @@ use crate::frame::run_stage;
 use crate::inputs::StageInputs;
 use crate::outputs::StageOutputs;
 use crate::policy::{Policy, PolicyRequest, PolicySample};
-use crate::prompt::Prompt;
 use rzero_algo::answer::{QuestionRule, well_formed_challenge};
 use rzero_schema::ids::Place;
 use rzero_schema::tables::{Challenge, Rollout};
@@ -56,7 +55,7 @@ fn write_questions(context: &StageContext, inputs: &StageInputs<'_>, outputs: &m
     };
     let rows = context.shard_rows(num_questions);
     let policy = Policy::read(inputs.path("challenger")?)?;
-    let prompt = Prompt::new(&inputs.text("challenger prompt")?, inputs.path("challenger prompt")?)?.render("")?;
+    let prompt = inputs.prompt("challenger prompt", "challenger")?.render("")?;
     // One prompt for all; requests of some rows each only bound what is held at a time.
     let requests: Vec<PolicyRequest> = rows
         .clone()

@@ -12,7 +12,6 @@ use crate::frame::run_stage;
 use crate::inputs::StageInputs;
 use crate::outputs::StageOutputs;
 use crate::policy::{Policy, PolicyRequest, PolicySample};
-use crate::prompt::Prompt;
 use rzero_algo::answer::{AnswerRule, ReadAnswer, read_answer};
 use rzero_algo::equivalence::equivalent;
 use rzero_io::reader::read_foreign_table;
@@ -70,7 +69,7 @@ fn evaluate(context: &StageContext, inputs: &StageInputs<'_>, outputs: &mut Stag
     let items = chosen_items(read_items(inputs)?, context.profile.eval.max_items);
     let rows = context.shard_rows(items.len() as u64);
     let items = &items[rows.start as usize..rows.end as usize];
-    let prompt = Prompt::new(&inputs.text("solver prompt")?, inputs.path("solver prompt")?)?;
+    let prompt = inputs.prompt("solver prompt", "solver")?;
     let policy = Policy::read(inputs.path("solver")?)?;
     let passes = passes(context);
     let total: u64 = passes.iter().map(|pass| u64::from(pass.num_samples)).sum::<u64>() * items.len() as u64;
@@ -85,7 +84,7 @@ fn evaluate(context: &StageContext, inputs: &StageInputs<'_>, outputs: &mut Stag
             .iter()
             .map(|item| {
                 let samples = (0..pass.num_samples).map(|sample| (item.row, sample)).collect();
-                Ok(PolicyRequest { prompt: prompt.render(&item.question)? + prefix, samples })
+                Ok(PolicyRequest { prompt: policy.ask(&prompt, &item.question)? + prefix, samples })
             })
             .collect::<anyhow::Result<_>>()?;
         let purpose = format!("eval {} {}", pass.style, pass.mode);

@@ -12,7 +12,7 @@ use crate::console::Progress;
 use crate::context::StageContext;
 use crate::exit::StageFailure;
 use crate::frame::run_stage;
-use crate::inputs::StageInputs;
+use crate::inputs::{COMPANION_FILES, StageInputs};
 use crate::interrupt::Interrupted;
 use crate::outputs::StageOutputs;
 use crate::stages::solve_sample::curriculum_place;
@@ -157,7 +157,8 @@ fn samples<'a>(rollouts: &'a [Rollout], rows: &[RewardRow]) -> anyhow::Result<Ve
 }
 
 fn write_checkpoint(outputs: &mut StageOutputs<'_>, folder: &Path, source: &Path, weights: &Weights) -> anyhow::Result<()> {
-    for name in ["config.json", "tokenizer.json"] {
+    let companions = COMPANION_FILES.into_iter().filter(|name| source.join(name).is_file());
+    for name in ["config.json", "tokenizer.json"].into_iter().chain(companions) {
         outputs.copy_file(&source.join(name), &folder.join(name))?;
     }
     outputs.write_file(&folder.join("model.safetensors"), &weights.to_safetensors())

@@ -51,8 +51,8 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     let config = model_config(&profile.model);
     let corpus = Corpus {
         settings: &profile.corpus,
-        challenger_prompt: Prompt::read(&args.project_root.join(&profile.challenger_prompt))?,
-        solver_prompt: Prompt::read(&args.project_root.join(&profile.solver_prompt))?,
+        challenger_prompt: Prompt::read(&args.project_root.join(&profile.challenger_prompt), None)?,
+        solver_prompt: Prompt::read(&args.project_root.join(&profile.solver_prompt), None)?,
         tokenizer: Tokenizer::from_json(&tokenizer_text, args.output.join("tokenizer.json"))?,
     };
     let weights_key = StreamKey { run_seed: profile.seed, iteration: 0, phase: Phase::Curriculum, step: 0, row: 0, sample: 0 };

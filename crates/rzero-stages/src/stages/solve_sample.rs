@@ -11,7 +11,6 @@ use crate::frame::run_stage;
 use crate::inputs::StageInputs;
 use crate::outputs::StageOutputs;
 use crate::policy::{Policy, PolicyRequest};
-use crate::prompt::Prompt;
 use crate::stages::challenge_gen::rollout;
 use rzero_algo::curriculum::step_batch;
 use rzero_algo::seed::StreamKey;
@@ -73,16 +72,16 @@ fn answer_questions(context: &StageContext, inputs: &StageInputs<'_>, outputs: &
         }
         _ => (&profile.solver.sampling, batch_questions(context, inputs)?),
     };
-    let prompt = Prompt::new(&inputs.text("solver prompt")?, inputs.path("solver prompt")?)?;
+    let policy = Policy::read(inputs.path("solver")?)?;
+    let prompt = inputs.prompt("solver prompt", "solver")?;
     let requests: Vec<PolicyRequest> = questions
         .iter()
         .map(|question| {
             let samples = question.samples.clone().map(|sample| (question.row, sample)).collect();
-            Ok(PolicyRequest { prompt: prompt.render(&question.text)?, samples })
+            Ok(PolicyRequest { prompt: policy.ask(&prompt, &question.text)?, samples })
         })
         .collect::<anyhow::Result<_>>()?;
     let ids: BTreeMap<u64, &str> = questions.iter().map(|question| (question.row, question.challenge_id.as_str())).collect();
-    let policy = Policy::read(inputs.path("solver")?)?;
     let total: usize = requests.iter().map(|request| request.samples.len()).sum();
     let progress = Progress::start("answering", total as u64, "answers");
     let mut writer = outputs.table_writer::<Rollout>()?;

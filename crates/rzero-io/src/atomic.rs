@@ -112,6 +112,17 @@ pub fn write_bytes_exclusive(path: &Path, bytes: &[u8]) -> Result<FileDigest> {
     file.finish_exclusive()
 }
 
+/// Publishes a file that was written beside `path` by other means, such as one that took several processes; it replaces a file of the
+/// same name.
+///
+/// # Errors
+/// When it could not be made durable.
+pub fn publish_file(written: &Path, path: &Path) -> Result<()> {
+    File::open(written).and_then(|file| file.sync_all()).map_err(IoError::file("sync", written))?;
+    fs::rename(written, path).map_err(IoError::file("publish", path))?;
+    sync_directory(directory_of(path))
+}
+
 /// Reads a file once and says what identifies its content.
 ///
 /// # Errors

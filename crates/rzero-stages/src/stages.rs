@@ -5,6 +5,8 @@ pub mod base_profile;
 pub mod challenge_gen;
 #[cfg(feature = "model")]
 pub mod eval;
+#[cfg(feature = "fetch")]
+pub mod fetch_model;
 pub mod filter;
 #[cfg(feature = "model")]
 pub mod grpo_step;

@@ -2,15 +2,20 @@
 
 use crate::console::print_product;
 use crate::context::StageContext;
+use crate::exit::StageFailure;
 use crate::inputs::StageInputs;
 use rzero_model::ModelConfig;
 use rzero_schema::profile::GrpoSettings;
 use rzero_schema::tables::Rollout;
 use rzero_schema::vocab::{Role, Stage};
 use rzero_train::memory::{MemoryPlan, StepSize};
+use std::path::Path;
 
 /// Characters of a token, where the rollouts that would tell are not there yet: fewer than text has, so that the plan is no less than the step.
 const CHARACTERS_A_TOKEN: usize = 3;
+
+/// Where the sizes of models stand that are not part of the project, each as NAME.json for a model folder NAME.
+const KNOWN_SIZES: &str = "pipelines/sizes";
 
 /// Settings of a role's update, the length limit of its completions, its rollouts a step and its number of steps.
 pub(super) struct RoleSettings<'a> {
@@ -43,7 +48,7 @@ impl<'a> RoleSettings<'a> {
 /// The memory that a step will take, as far as can be told.
 pub(super) fn plan(context: &StageContext, role: Role, rollouts: Option<&[Rollout]>) -> anyhow::Result<Option<MemoryPlan>> {
     let settings = RoleSettings::of(context, role);
-    let Ok(config) = ModelConfig::read(&context.project_path(&context.profile.model.path)?) else { return Ok(None) };
+    let Some(config) = sizes(context)? else { return Ok(None) };
     let size = match rollouts {
         Some(rollouts) if !rollouts.is_empty() => {
             let longest = |length: fn(&Rollout) -> usize| rollouts.iter().map(length).max().unwrap_or(0);
@@ -69,6 +74,22 @@ pub(super) fn plan(context: &StageContext, role: Role, rollouts: Option<&[Rollou
         }
     };
     Ok(Some(MemoryPlan::new(&config, settings.grpo, context.profile.model.float, size, context.threads)))
+}
+
+/// The model's configuration, or what the project knows of its sizes where the model itself is not there.
+fn sizes(context: &StageContext) -> anyhow::Result<Option<ModelConfig>> {
+    let path = Path::new(&context.profile.model.path);
+    if let Ok(config) = ModelConfig::read(&context.project_path(&context.profile.model.path)?) {
+        return Ok(Some(config));
+    }
+    let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let known = context.project_path(&format!("{KNOWN_SIZES}/{name}.json"))?;
+    match std::fs::read_to_string(&known) {
+        Ok(text) => ModelConfig::from_json(&text).map(Some).map_err(|problem| {
+            StageFailure::usage(format!("`{}` does not tell a model's sizes: {problem}", known.display())).into()
+        }),
+        Err(_) => Ok(None),
+    }
 }
 
 /// Prints the plan of a step.

@@ -72,6 +72,11 @@ test *flags:
 check-cuda:
     {{ without_run }} bash pipelines/check-cuda
 
+# Hold SmolLM2 against transformers' texts and logits, and a step on it against its memory plan (`just model-smollm2` first)
+[group('work on the code')]
+test-smollm2:
+    {{ without_run }} cargo test --release --workspace --test smollm2 --test smollm2_memory -- --nocapture
+
 # Everything short of the tests: format, lints, words that must not stay, schemas
 [group('work on the code')]
 [script]

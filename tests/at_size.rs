@@ -36,7 +36,10 @@ fn computing_activations_again_changes_no_byte() {
 #[test]
 fn adapters_leave_a_merged_checkpoint_and_stand_beside_it_as_peft_reads_them() {
     let folder = tempfile::tempdir().unwrap();
-    let run = run(folder.path(), "solver.grpo.lora.rank=2;solver.grpo.lora.targets=[\"q_proj\",\"down_proj\"];solver.grpo.weight_ema=0");
+    let run = run(
+        folder.path(),
+        "solver.grpo.lora.rank=2;solver.grpo.lora.targets=[\"q_proj\",\"down_proj\"];solver.grpo.weight_ema=0",
+    );
     let base = Weights::read(Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../../data/models/tiny"))).unwrap();
     let trained = Weights::read(&run.join(SOLVER).join("checkpoint")).unwrap();
     for parameter in &base.layout.parameters {
@@ -48,7 +51,8 @@ fn adapters_leave_a_merged_checkpoint_and_stand_beside_it_as_peft_reads_them() {
     assert_eq!((&config["r"], &config["target_modules"]), (&2.into(), &serde_json::json!(["q_proj", "down_proj"])));
     let mut file = TensorFile::open(&adapter.join("adapter_model.safetensors")).unwrap();
     // W + alpha / rank B A is the checkpoint.
-    let parameter = base.layout.parameters.iter().find(|parameter| parameter.name.ends_with("0.self_attn.q_proj.weight")).unwrap();
+    let parameter =
+        base.layout.parameters.iter().find(|parameter| parameter.name.ends_with("0.self_attn.q_proj.weight")).unwrap();
     let (outputs, inputs) = (parameter.shape[0], parameter.shape[1]);
     let (mut a, mut b) = (vec![0.0; 2 * inputs], vec![0.0; outputs * 2]);
     let name = "base_model.model.model.layers.0.self_attn.q_proj";
@@ -82,7 +86,16 @@ fn the_memory_of_models_that_are_not_there_is_told() {
             .current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/../.."))
             .env_clear()
             .args(["--run", folder.path().join("run").to_str().unwrap(), "--threads", "2", "--dry-run"])
-            .args(["--profile", &format!("pipelines/profiles/{profile}.toml"), "--iteration", "1", "--phase", "solver", "--step", "1"])
+            .args([
+                "--profile",
+                &format!("pipelines/profiles/{profile}.toml"),
+                "--iteration",
+                "1",
+                "--phase",
+                "solver",
+                "--step",
+                "1",
+            ])
             .output()
             .unwrap();
         let text = String::from_utf8_lossy(&output.stdout).into_owned();

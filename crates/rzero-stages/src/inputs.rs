@@ -193,7 +193,7 @@ impl<'a> StageInputs<'a> {
             Some(place) => Some(StageOutput::open(&self.context.layout, Stage::GrpoStep, place)?),
             None => None,
         };
-        checkpoint_files(folder)?.iter().map(|file| self.listed_record(file, writer.as_ref())).collect()
+        checkpoint_files(folder, writer.is_some())?.iter().map(|file| self.listed_record(file, writer.as_ref())).collect()
     }
 
     fn file_record(&self, path: &Path) -> anyhow::Result<FileRecord> {
@@ -236,10 +236,16 @@ impl<'a> StageInputs<'a> {
 pub const COMPANION_FILES: [&str; 3] = ["chat_template.jinja", "generation_config.json", "tokenizer_config.json"];
 
 /// Config, tokenizer, companions and weights of a checkpoint, in a fixed order.
-fn checkpoint_files(folder: &Path) -> anyhow::Result<Vec<PathBuf>> {
+fn checkpoint_files(folder: &Path, is_of_run: bool) -> anyhow::Result<Vec<PathBuf>> {
     let missing = |what: &str| {
         let message = format!("{} holds no checkpoint: it has no {what}", folder.display());
-        StageFailure::input(message).hint("run the grpo-step stages that lead to it, or name an existing model in the profile")
+        let hint = match is_of_run {
+            true => "run the grpo-step stages that lead to it",
+            false => {
+                "bring the model there (`just model-smollm2`, `just fetch-model`), or name another one with model.path in the profile"
+            }
+        };
+        StageFailure::input(message).hint(hint)
     };
     let mut files = Vec::new();
     for name in ["config.json", "tokenizer.json"] {

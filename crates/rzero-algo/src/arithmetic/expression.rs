@@ -265,6 +265,7 @@ impl Parser<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::arithmetic::true_answer;
     use proptest::prelude::*;
 
     fn value(text: &str) -> Option<i64> {

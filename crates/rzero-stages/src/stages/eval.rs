@@ -34,10 +34,17 @@ pub struct Args {
 /// As [`run_stage`]; also when the model or the problems cannot be read.
 pub fn run(args: &Args) -> anyhow::Result<()> {
     let context = StageContext::new(Stage::Eval, &args.common, &[Phase::Eval])?;
+    let items = context.project_path(&context.profile.eval.items)?;
+    if !items.is_file() && !context.is_dry_run {
+        let message = format!("the held-out problems are not there: {}", items.display());
+        let hint =
+            "`just ladder` makes those of the embedded model, `just import-words FOLDER` those of the word-problem profiles";
+        return Err(StageFailure::input(message).hint(hint).into());
+    }
     let inputs = StageInputs::new(&context)
         .with_checkpoint("solver", &context.checkpoint_dir(Role::Solver, context.place.iteration)?)
         .with_file("solver prompt", &context.project_path(&context.profile.domain.solver_prompt)?)
-        .with_file("items", &context.project_path(&context.profile.eval.items)?);
+        .with_file("items", &items);
     run_stage(&context, inputs, |inputs, outputs| evaluate(&context, inputs, outputs))
 }
 

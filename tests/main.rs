@@ -6,12 +6,14 @@
 //! | `dag.rs` | the order of the stages, as `just plan` prints it |
 //! | `whole_run.rs` | laws of a whole run: killed, sharded, threaded, run twice |
 //! | `hostile_model.rs` | what becomes of a model that writes nonsense |
+//! | `conversation.rs` | prompts that are conversations, written by a model's chat template |
 //! | `just.rs` | how the others call `just` |
 //!
 //! `fixtures/` holds inputs and says where they come from, `snapshots/` what commands are expected to print.
 
 #![allow(clippy::unwrap_used, reason = "a test stops where it cannot go on")]
 
+mod conversation;
 mod dag;
 mod hostile_model;
 mod just;

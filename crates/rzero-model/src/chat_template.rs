@@ -214,9 +214,8 @@ impl ChatTemplate {
         variables.push(("documents".to_owned(), Value::from(())));
         variables.push(("add_generation_prompt".to_owned(), Value::from(options.ending == Ending::GenerationPrompt)));
         if let Some(date) = options.date {
-            let told_date = move |format: &str| {
-                date.format(format).map_err(|problem| Error::new(ErrorKind::InvalidOperation, problem))
-            };
+            let told_date =
+                move |format: &str| date.format(format).map_err(|problem| Error::new(ErrorKind::InvalidOperation, problem));
             variables.push(("strftime_now".to_owned(), Value::from_function(told_date)));
         }
         variables

@@ -163,7 +163,8 @@ fn headers_a_date_and_trimmed_contents() {
 fn thoughts_are_cut_from_answers_before_the_last_question() {
     let thinking = template(THINKING);
     let turn = |role: &str, text: &str| format!("<|im_start|>{role}\n{text}<|im_end|>\n");
-    let messages = [user("1+1?"), assistant("<think>\nhm\n</think>\n\n2"), user("2+2?"), assistant("<think>\n\nhm\n</think>\n\n4")];
+    let messages =
+        [user("1+1?"), assistant("<think>\nhm\n</think>\n\n2"), user("2+2?"), assistant("<think>\n\nhm\n</think>\n\n4")];
     let closed = thinking.render(&messages, &ending(Ending::Closed)).unwrap();
     let before = [turn("user", "1+1?"), turn("assistant", "2"), turn("user", "2+2?")].concat();
     assert_eq!(closed, before.clone() + &turn("assistant", "<think>\nhm\n</think>\n\n4"));
@@ -192,10 +193,19 @@ fn what_messages_say_is_never_a_template() {
 #[test]
 fn templates_mean_what_they_mean_in_python() {
     let cases = [
-        ("{{ true }} {{ none }} {{ [1, 'a', none] }} {{ {'b': 1.0, 'a': true} }}", "True None [1, 'a', None] {'b': 1.0, 'a': True}"),
+        (
+            "{{ true }} {{ none }} {{ [1, 'a', none] }} {{ {'b': 1.0, 'a': true} }}",
+            "True None [1, 'a', None] {'b': 1.0, 'a': True}",
+        ),
         ("{% set d = {'b': 1, 'a': [1, 2], 'c': {}} %}\n{{ d|tojson }}", r#"{"b": 1, "a": [1, 2], "c": {}}"#),
-        ("{{ {'b': [1, {}], 'a': 'é\\n<>&\\''}|tojson(indent=2) }}", "{\n  \"b\": [\n    1,\n    {}\n  ],\n  \"a\": \"é\\n<>&'\"\n}"),
-        ("{{ {'b': 'é😀', 'a': 1e-7}|tojson(ensure_ascii=true, sort_keys=true, separators=(',', ':')) }}", r#"{"a":1e-07,"b":"\u00e9\ud83d\ude00"}"#),
+        (
+            "{{ {'b': [1, {}], 'a': 'é\\n<>&\\''}|tojson(indent=2) }}",
+            "{\n  \"b\": [\n    1,\n    {}\n  ],\n  \"a\": \"é\\n<>&'\"\n}",
+        ),
+        (
+            "{{ {'b': 'é😀', 'a': 1e-7}|tojson(ensure_ascii=true, sort_keys=true, separators=(',', ':')) }}",
+            r#"{"a":1e-07,"b":"\u00e9\ud83d\ude00"}"#,
+        ),
         ("{{ messages|tojson }}", r#"[{"role": "user", "content": "Hi <b>&'\""}]"#),
         ("{{ messages[0].content }}{{ missing }}|{{ 'x' if missing }}", "Hi <b>&'\"|"),
         ("{% for k, v in {'y': 1, 'x': 2}.items() %}{{ k }}={{ v }}{{ ', ' if not loop.last }}{% endfor %}", "y=1, x=2"),
@@ -203,22 +213,43 @@ fn templates_mean_what_they_mean_in_python() {
         ("{{ 'abc'[::-1] }} {{ [1, 2, 3][-1] }} {{ [1, 2, 3][:-1] }} {{ 'a,b'.split(',')[1] }}", "cba 3 [1, 2] b"),
         ("{{ ' A b '.strip().upper() }}{{ 'x' ~ 1 }}{{ 'ab'.replace('a', 'c').endswith('b') }}", "A Bx1True"),
         ("{{ {'a': 1}.get('b') }} {{ {'a': 1}.get('b', 2) }} {{ 'a' in {'a': 1} }} {{ 7 // 2 }} {{ -7 % 3 }}", "None 2 True 3 2"),
-        ("{{ {'a': 1} is mapping }}{{ [1] is iterable }}{{ [1] is sequence }}{{ 'a' is string }}{{ 1 is string }}", "TrueTrueTrueTrueFalse"),
+        (
+            "{{ {'a': 1} is mapping }}{{ [1] is iterable }}{{ [1] is sequence }}{{ 'a' is string }}{{ 1 is string }}",
+            "TrueTrueTrueTrueFalse",
+        ),
         ("{% macro f(a, b='z') %}({{ a }}{{ b }}){% endmacro %}{{ f('x') }}{{ f('x', b='y') }}", "(xz)(xy)"),
         ("a\n  {%- if true -%}\n  b\n  {%- endif %}\nc\n", "abc"),
         ("  {% if true %}\n  b\n  {% endif %}\nc\n\n", "  b\nc\n"),
         ("  {# note #}\nb{# note #}\nc", "bc"),
         ("  {%+ if true +%}\nb{% endif %}\r\nc\rd\r\n", "  \nbc\nd"),
-        ("{% set ns = namespace(n=0) %}{% for i in range(9) %}{% if i == 4 %}{% break %}{% endif %}{% set ns.n = ns.n + i %}{% endfor %}{{ ns.n }}", "6"),
-        ("{% set x = 1 %}{% for i in [1] %}{% set x = 2 %}{% endfor %}{{ x }}{% if true %}{% set x = 3 %}{% endif %}{{ x }}", "13"),
-        ("{{ messages|selectattr('role', 'equalto', 'user')|map(attribute='role')|join('+') }}{{ ['a', 'b']|join(', ') }}", "usera, b"),
+        (
+            "{% set ns = namespace(n=0) %}{% for i in range(9) %}{% if i == 4 %}{% break %}{% endif %}{% set ns.n = ns.n + i %}{% endfor %}{{ ns.n }}",
+            "6",
+        ),
+        (
+            "{% set x = 1 %}{% for i in [1] %}{% set x = 2 %}{% endfor %}{{ x }}{% if true %}{% set x = 3 %}{% endif %}{{ x }}",
+            "13",
+        ),
+        (
+            "{{ messages|selectattr('role', 'equalto', 'user')|map(attribute='role')|join('+') }}{{ ['a', 'b']|join(', ') }}",
+            "usera, b",
+        ),
         ("{% set t %}\n x {{ 1 }}\n{% endset %}[{{ t|trim }}]{% raw %}{{ x }}{% endraw %}", "[x 1]{{ x }}"),
-        ("{{ strftime_now is defined }}{{ tools is none }}{{ documents is none }}{{ add_generation_prompt }}", "FalseTrueTrueFalse"),
+        (
+            "{{ strftime_now is defined }}{{ tools is none }}{{ documents is none }}{{ add_generation_prompt }}",
+            "FalseTrueTrueFalse",
+        ),
     ];
     for (text, expected) in cases {
         assert_eq!(written(text).as_deref(), Ok(expected), "{text}");
     }
-    for text in ["{{ missing.attribute }}", "{{ missing + 'a' }}", "{{ missing|tojson }}", "{{ messages.append(1) }}", "{% include 'a' %}"] {
+    for text in [
+        "{{ missing.attribute }}",
+        "{{ missing + 'a' }}",
+        "{{ missing|tojson }}",
+        "{{ messages.append(1) }}",
+        "{% include 'a' %}",
+    ] {
         assert!(written(text).is_err(), "{text}");
     }
 }
@@ -272,7 +303,14 @@ fn templates_are_found_in_a_model_folder() {
     write("chat_template.jinja", &" ".repeat(MAX_TEMPLATE_BYTES as usize + 1));
     assert!(read().unwrap_err().to_string().contains("chat_template.jinja"));
     std::fs::remove_file(folder.path().join("chat_template.jinja")).unwrap();
-    let broken = ["", "[1]", "{", r#"{"chat_template": 1}"#, r#"{"chat_template": [{"name": "rag", "template": ""}]}"#, r#"{"chat_template": "{% if"}"#];
+    let broken = [
+        "",
+        "[1]",
+        "{",
+        r#"{"chat_template": 1}"#,
+        r#"{"chat_template": [{"name": "rag", "template": ""}]}"#,
+        r#"{"chat_template": "{% if"}"#,
+    ];
     for text in broken {
         write("tokenizer_config.json", text);
         let error = read().unwrap_err().to_string();

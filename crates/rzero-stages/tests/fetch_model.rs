@@ -71,7 +71,8 @@ impl Served {
 
     fn fetch(&self, arguments: &[&str]) -> (Option<i32>, String) {
         let mut command = Command::new(env!("CARGO_BIN_EXE_fetch-model"));
-        for name in ["http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "RUST_LOG", "RZERO_LOG"] {
+        for name in ["http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "RUST_LOG", "RZERO_LOG"]
+        {
             command.env_remove(name);
         }
         let output: Output = command
@@ -180,7 +181,10 @@ fn a_model_comes_whole_with_its_source_and_is_not_fetched_twice() {
     let file = source["files"].as_array().unwrap().iter().find(|file| file["name"] == "model.safetensors").unwrap();
     assert_eq!((&file["sha256"], &file["is_digest_announced"]), (&json!(sha256(&weights)), &json!(true)));
     let asked = served.asked();
-    assert!(asked[0].starts_with("/api/models/owner/name/revision/main?blobs=true") && asked[0].ends_with("with token"), "{asked:?}");
+    assert!(
+        asked[0].starts_with("/api/models/owner/name/revision/main?blobs=true") && asked[0].ends_with("with token"),
+        "{asked:?}"
+    );
     assert!(asked.iter().any(|line| line.starts_with("/elsewhere/model.safetensors from 0")), "{asked:?}");
     assert!(asked.iter().all(|line| !line.contains("README") && !line.contains("/resolve/main/")), "{asked:?}");
 
@@ -272,7 +276,10 @@ fn refusals_are_told_apart_with_what_to_do() {
     for (status, error_code, exit, expected) in cases {
         served.change(|hub| hub.refusal = Some((status, error_code)));
         let (code, told) = served.fetch(&["--revision", "main"]);
-        assert!(code == Some(exit) && told.contains(expected) && told.contains("hint:"), "{status} {error_code}: {code:?} {told}");
+        assert!(
+            code == Some(exit) && told.contains(expected) && told.contains("hint:"),
+            "{status} {error_code}: {code:?} {told}"
+        );
         assert!(!told.contains("hf_secret"));
     }
     let hostile = json!({"sha": COMMIT, "siblings": [{"rfilename": "config.json"}, {"rfilename": "../../evil.safetensors"}]});

@@ -126,8 +126,7 @@ fn words(text: &str, most: usize, is_from_end: bool) -> Vec<&str> {
 
 /// `str.splitlines`: lines end at `\n`, `\r`, `\r\n` and at the rarer marks that Python knows.
 fn lines(text: &str, keepends: bool) -> Vec<&str> {
-    const ENDS: [char; 10] =
-        ['\n', '\r', '\u{b}', '\u{c}', '\u{1c}', '\u{1d}', '\u{1e}', '\u{85}', '\u{2028}', '\u{2029}'];
+    const ENDS: [char; 10] = ['\n', '\r', '\u{b}', '\u{c}', '\u{1c}', '\u{1d}', '\u{1e}', '\u{85}', '\u{2028}', '\u{2029}'];
     let mut lines = Vec::new();
     let mut rest = text;
     while let Some(end) = rest.find(ENDS) {

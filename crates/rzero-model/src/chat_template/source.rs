@@ -8,8 +8,7 @@ use std::io::{ErrorKind, Read};
 use std::path::Path;
 
 /// Special tokens that have a name of their own in `transformers`.
-const SPECIAL_TOKENS: [&str; 7] =
-    ["bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token"];
+const SPECIAL_TOKENS: [&str; 7] = ["bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token"];
 
 /// The text of a file of at most so many bytes; `None` where there is no such file.
 pub(super) fn read_bounded(path: &Path, max_bytes: u64) -> Result<Option<String>, ModelError> {

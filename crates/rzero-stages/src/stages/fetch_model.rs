@@ -91,13 +91,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     told(args, "done")
 }
 
-fn fetch_all(
-    args: &Args,
-    hub: &Hub,
-    listing: &Listing,
-    files: &[RemoteFile],
-    interrupt: &Interrupt,
-) -> anyhow::Result<()> {
+fn fetch_all(args: &Args, hub: &Hub, listing: &Listing, files: &[RemoteFile], interrupt: &Interrupt) -> anyhow::Result<()> {
     let mut source = Source {
         repository: args.repository.clone(),
         revision: args.revision.clone(),

@@ -55,7 +55,8 @@ pub(super) enum RequestError {
 impl Hub {
     /// The hub that the environment names.
     pub(super) fn from_environment() -> anyhow::Result<Self> {
-        let variable = |name: &str| std::env::var(name).ok().map(|value| value.trim().to_owned()).filter(|value| !value.is_empty());
+        let variable =
+            |name: &str| std::env::var(name).ok().map(|value| value.trim().to_owned()).filter(|value| !value.is_empty());
         let endpoint = variable("HF_ENDPOINT").unwrap_or_else(|| "https://huggingface.co".to_owned());
         let endpoint = endpoint.trim_end_matches('/').to_owned();
         if origin(&endpoint).is_none() {
@@ -134,7 +135,8 @@ impl Hub {
             let headers = answer.headers();
             if origin(&address) == origin(&self.endpoint) {
                 num_bytes = num_bytes.or_else(|| header(headers, "x-linked-size")?.parse().ok());
-                let digest = header(headers, "x-linked-etag").map(|etag| etag.trim_start_matches("W/").trim_matches('"').to_owned());
+                let digest =
+                    header(headers, "x-linked-etag").map(|etag| etag.trim_start_matches("W/").trim_matches('"').to_owned());
                 sha256 = sha256.or_else(|| digest.filter(|digest| is_sha256(digest)));
             }
             match status {
@@ -161,7 +163,8 @@ fn incoming(answer: Response<Body>, linked_bytes: Option<u64>, sha256: Option<St
         Some((span, whole)) => (span.split_once('-').and_then(|(start, _)| start.parse().ok()), whole.parse().ok()),
         None => (None, None),
     };
-    let whole = if status == 200 { header(answer.headers(), "content-length").and_then(|length| length.parse().ok()) } else { of_range };
+    let whole =
+        if status == 200 { header(answer.headers(), "content-length").and_then(|length| length.parse().ok()) } else { of_range };
     Incoming {
         status,
         start: if status == 206 { start.unwrap_or(u64::MAX) } else { 0 },
@@ -189,7 +192,9 @@ fn redirected(address: &str, location: Option<&str>) -> Result<String, RequestEr
         return Ok(format!("{here}{location}"));
     }
     match origin(location) {
-        Some(_) if address.starts_with("https://") && !location.starts_with("https://") => refused("from https to a place without it"),
+        Some(_) if address.starts_with("https://") && !location.starts_with("https://") => {
+            refused("from https to a place without it")
+        }
         Some(_) => Ok(location.to_owned()),
         None => refused("to what is no address"),
     }
@@ -200,12 +205,14 @@ fn refusal(status: u16, headers: &HeaderMap, what: &str) -> anyhow::Error {
     let code = header(headers, "x-error-code").unwrap_or_default();
     let terms = "accept its terms on its page in the hub, and set HF_TOKEN to a token that may read it";
     let failure = match (status, code) {
-        (401 | 403, "GatedRepo") => StageFailure::usage(format!("the hub gives {what} only to those who accepted its terms")).hint(terms),
-        (404, "RevisionNotFound") => {
-            StageFailure::usage(format!("the hub knows no {what}")).hint("check the revision: a commit, a tag or a branch such as main")
+        (401 | 403, "GatedRepo") => {
+            StageFailure::usage(format!("the hub gives {what} only to those who accepted its terms")).hint(terms)
         }
-        (401, _) => StageFailure::usage(format!("the hub does not show {what} (status 401)"))
-            .hint(format!("check its name: this is also the answer for one that does not exist; if it is private or gated, {terms}")),
+        (404, "RevisionNotFound") => StageFailure::usage(format!("the hub knows no {what}"))
+            .hint("check the revision: a commit, a tag or a branch such as main"),
+        (401, _) => StageFailure::usage(format!("the hub does not show {what} (status 401)")).hint(format!(
+            "check its name: this is also the answer for one that does not exist; if it is private or gated, {terms}"
+        )),
         (403, _) => StageFailure::usage(format!("the hub refuses {what} (status 403)")).hint(terms),
         (404, _) => StageFailure::usage(format!("the hub knows no {what} (status 404)"))
             .hint("check --repository and --revision; a private one needs HF_TOKEN"),
@@ -236,6 +243,9 @@ mod tests {
         let go = |from: &str, to: &str| redirected(from, Some(to)).ok();
         assert_eq!(go("https://a/b", "/c?d").as_deref(), Some("https://a/c?d"));
         assert_eq!(go("http://a/b", "https://c/d").as_deref(), Some("https://c/d"));
-        assert_eq!((go("https://a/b", "http://a/c"), go("https://a/b", "//c/d"), go("https://a/b", "file:///etc")), (None, None, None));
+        assert_eq!(
+            (go("https://a/b", "http://a/c"), go("https://a/b", "//c/d"), go("https://a/b", "file:///etc")),
+            (None, None, None)
+        );
     }
 }

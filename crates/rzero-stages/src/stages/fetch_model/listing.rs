@@ -106,7 +106,12 @@ impl Listing {
         let mut weights: Vec<&str> = match &index {
             Some(index) => index.weight_map.values().map(String::as_str).collect(),
             None if self.files.contains_key("model.safetensors") => vec!["model.safetensors"],
-            None => self.files.keys().map(String::as_str).filter(|name| name.ends_with(".safetensors") && !name.contains('/')).collect(),
+            None => self
+                .files
+                .keys()
+                .map(String::as_str)
+                .filter(|name| name.ends_with(".safetensors") && !name.contains('/'))
+                .collect(),
         };
         weights.sort_unstable();
         weights.dedup();
@@ -217,8 +222,12 @@ mod tests {
         let with = |names: &[&'static str]| [&both[..], names].concat();
         let many = with(&["model.safetensors", "adapter.safetensors", "README.md", "onnx/model.onnx", "chat_template.jinja"]);
         assert_eq!(chosen(&many, None), ["config.json", "tokenizer.json", "chat_template.jinja", "model.safetensors"]);
-        assert_eq!(chosen(&with(&["b.safetensors", "a.safetensors", "x/c.safetensors"]), None)[2..], ["a.safetensors", "b.safetensors"]);
-        let index = json!({"metadata": {}, "weight_map": {"w": "m-2.safetensors", "v": "m-1.safetensors", "u": "m-2.safetensors"}});
+        assert_eq!(
+            chosen(&with(&["b.safetensors", "a.safetensors", "x/c.safetensors"]), None)[2..],
+            ["a.safetensors", "b.safetensors"]
+        );
+        let index =
+            json!({"metadata": {}, "weight_map": {"w": "m-2.safetensors", "v": "m-1.safetensors", "u": "m-2.safetensors"}});
         let cut = with(&["m-1.safetensors", "m-2.safetensors", "consolidated.safetensors", INDEX_FILE]);
         assert_eq!(chosen(&cut, Some(&index.to_string()))[2..], [INDEX_FILE, "m-1.safetensors", "m-2.safetensors"]);
         for (names, index) in [
@@ -241,14 +250,18 @@ mod tests {
         let parse = |value: serde_json::Value, revision: &str| Listing::from_json(&value.to_string(), revision);
         assert!(parse(json!({"sha": "main", "siblings": []}), "main").is_err());
         assert!(parse(json!({"sha": COMMIT, "siblings": []}), &COMMIT.replace('0', "1")).is_err());
-        let large = |sha256: &str, size: u64| json!({"sha": COMMIT, "siblings": [
+        let large = |sha256: &str, size: u64| {
+            json!({"sha": COMMIT, "siblings": [
             {"rfilename": "config.json", "size": 2}, {"rfilename": "tokenizer.json", "size": 2},
-            {"rfilename": "model.safetensors", "size": 130, "lfs": {"sha256": sha256, "size": size, "pointerSize": 130}}]});
+            {"rfilename": "model.safetensors", "size": 130, "lfs": {"sha256": sha256, "size": size, "pointerSize": 130}}]})
+        };
         let file = parse(large(&"a".repeat(64), 9), "main").unwrap().model_files(None).unwrap().pop().unwrap();
         assert_eq!((file.num_bytes, file.sha256), (Some(9), Some("a".repeat(64))));
         assert!(parse(large("../../etc", 9), "main").is_err());
         assert!(parse(large(&"a".repeat(64), u64::MAX), "main").unwrap().model_files(None).is_err());
-        for (repository, revision) in [("a/b/c", "main"), ("../b", "main"), ("a b", "main"), ("", "main"), ("a/b", "../x"), ("a/b", "x?y")] {
+        for (repository, revision) in
+            [("a/b/c", "main"), ("../b", "main"), ("a b", "main"), ("", "main"), ("a/b", "../x"), ("a/b", "x?y")]
+        {
             assert!(check_repository(repository, revision).is_err(), "{repository} {revision}");
         }
         check_repository("Qwen/Qwen3-0.6B", "refs/pr/1").unwrap();

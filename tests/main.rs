@@ -8,6 +8,7 @@
 //! | `at_size.rs` | what large models need: adapters, 16-bit checkpoints, less memory and how much of it |
 //! | `accelerator.rs` | the path of an accelerator, on the CPU, against the CPU's own |
 //! | `hostile_model.rs` | what becomes of a model that writes nonsense |
+//! | `conversation.rs` | prompts that are conversations, written by a model's chat template |
 //! | `just.rs` | how the others call `just` |
 //!
 //! `fixtures/` holds inputs and says where they come from, `snapshots/` what commands are expected to print.
@@ -16,6 +17,7 @@
 
 mod accelerator;
 mod at_size;
+mod conversation;
 mod dag;
 mod hostile_model;
 mod just;

@@ -89,8 +89,8 @@ impl<'a> StageInputs<'a> {
         self
     }
 
-    /// Declares a checkpoint folder: its config, its tokenizer, [`COMPANION_FILES`] and all its weights. One that lies in the run must be listed, file by
-    /// file, by the manifest of the training step that left it: a step that was killed has left no checkpoint.
+    /// Declares a checkpoint folder: its config, its tokenizer, [`COMPANION_FILES`] and all its weights. One that lies in the run must
+    /// be listed, file by file, by the manifest of the training step that left it: a step that was killed has left no checkpoint.
     #[must_use]
     pub fn with_checkpoint(mut self, what: &str, folder: &Path) -> Self {
         let found = self.checkpoint_records(folder).map(|records| {

@@ -22,11 +22,11 @@ require_number() {
     fi
 }
 
-# A profile of this name, for a run: those of base models are for \`just pretrain\`.
+# A profile of this name, for a run: those of base models, which describe a corpus, are for \`just pretrain\`.
 require_profile() {
-    if [[ ! -f $RZERO_PROFILE || $RZERO_PROFILE == *-base.toml ]]; then
+    if [[ ! -f $RZERO_PROFILE ]] || grep -q '^\[corpus\]' "$RZERO_PROFILE"; then
         local names
-        names=$(find pipelines/profiles -name '*.toml' ! -name '*-base.toml' | sed 's|.*/||; s|\.toml$||' | sort | paste -sd ' ')
+        names=$(grep -L '^\[corpus\]' pipelines/profiles/*.toml | sed 's|.*/||; s|\.toml$||' | sort | paste -sd ' ')
         echo "error: no profile of a run is called \`$1\`" >&2
         echo "hint: choose one of: $names" >&2
         exit 2

@@ -118,7 +118,7 @@ fn every_profile_parses_and_names_files_that_exist() {
     for path in files(&folder) {
         let stem = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
         let text = read(&path);
-        let (name, prompts) = if stem.ends_with("-base") {
+        let (name, prompts) = if text.contains("\n[corpus]\n") {
             let profile = PretrainProfile::from_toml(&text).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
             (profile.name, [profile.challenger_prompt, profile.solver_prompt])
         } else {

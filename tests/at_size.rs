@@ -99,7 +99,7 @@ fn the_memory_of_models_that_are_not_there_is_told() {
             .output()
             .unwrap();
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
-        let memory = text.split_once("memory ").and_then(|(_, rest)| rest.split(' ').next()?.parse::<f64>().ok());
+        let memory = text.split_once("memory about ").and_then(|(_, rest)| rest.split(' ').next()?.parse::<f64>().ok());
         assert!(memory.is_some_and(|gigabytes| (least..most).contains(&gigabytes)), "{profile}: {text}");
     }
 }

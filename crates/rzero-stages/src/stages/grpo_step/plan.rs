@@ -102,7 +102,7 @@ pub(super) fn tell(context: &StageContext, role: Role, inputs: &StageInputs<'_>)
     };
     let MemoryPlan { num_parameters, num_trained, .. } = plan;
     print_product(format!(
-        "  memory {} at most: weights {}, trained beside them {}, optimiser {}, gradient {}, passes {}",
+        "  memory about {}: weights {}, trained beside them {}, optimiser {}, gradient {}, passes {}",
         gigabytes(plan.total()),
         gigabytes(plan.weights),
         gigabytes(plan.trained),

@@ -9,8 +9,9 @@ use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
 
@@ -24,6 +25,9 @@ struct Hub {
     refusal: Option<(u16, &'static str)>,
     /// How often the weights break off after a quarter of what was asked for.
     cuts: u32,
+    /// A cut connection is left open, and nothing more comes.
+    is_silent_after_cuts: bool,
+    open: Vec<TcpStream>,
     /// The weights that are sent in place of those announced.
     forged: Option<Vec<u8>>,
     /// Weights lie at another address.
@@ -69,21 +73,24 @@ impl Served {
         std::mem::take(&mut self.hub.lock().unwrap().asked)
     }
 
-    fn fetch(&self, arguments: &[&str]) -> (Option<i32>, String) {
+    fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_fetch-model"));
         for name in ["http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "RUST_LOG", "RZERO_LOG"]
         {
             command.env_remove(name);
         }
-        let output: Output = command
+        command
             .env("HF_ENDPOINT", &self.address)
             .env("HF_TOKEN", "hf_secret")
             .env("HF_HOME", self.folder.path().join("home"))
             .args(["--repository", "owner/name", "--output"])
             .arg(self.output())
-            .args(arguments)
-            .output()
-            .unwrap();
+            .args(arguments);
+        command
+    }
+
+    fn fetch(&self, arguments: &[&str]) -> (Option<i32>, String) {
+        let output = self.command(arguments).output().unwrap();
         let told = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
         (output.status.code(), told.into_owned())
     }
@@ -164,6 +171,9 @@ fn answer(hub: &Mutex<Hub>, mut stream: TcpStream) {
             send("206 Partial Content", &range, rest.len(), sent);
         }
     }
+    if is_cut && hub.is_silent_after_cuts {
+        hub.open.push(stream);
+    }
 }
 
 #[test]
@@ -224,19 +234,25 @@ fn a_transfer_that_breaks_off_goes_on_where_it_stopped() {
     };
     assert_eq!(weights(&served.asked()), ["0", "100000", "175000"]);
 
-    // What a process left behind is taken up by the next; here the first one finds a server that is gone.
+    // What a killed process left behind is taken up by the next.
     let served = Served::new();
-    served.change(|hub| {
-        hub.cuts = 1;
-        hub.listing = Some(listing(hub));
-    });
-    std::fs::create_dir_all(served.output()).unwrap();
-    let part = format!(".model.safetensors.{}.part", &COMMIT[..12]);
-    let half = served.hub.lock().unwrap().files["model.safetensors"][..200_000].to_vec();
-    std::fs::write(served.output().join(&part), half).unwrap();
+    served.change(|hub| (hub.cuts, hub.is_silent_after_cuts) = (1, true));
+    let mut first = served.command(&["--revision", COMMIT]).stderr(Stdio::null()).spawn().unwrap();
+    let part = served.output().join(format!(".model.safetensors.{}.part", &COMMIT[..12]));
+    while !part.metadata().is_ok_and(|found| found.len() == 100_000) {
+        assert!(first.try_wait().unwrap().is_none(), "it was to wait for the rest");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    // No second process writes the same file meanwhile.
+    let (code, told) = served.fetch(&["--revision", COMMIT]);
+    assert!(code == Some(4) && told.contains("another process"), "{told}");
+    first.kill().unwrap();
+    first.wait().unwrap();
+    assert!(!served.output().join("config.json").exists());
+    served.asked();
     assert_eq!(served.fetch(&["--revision", COMMIT]).0, Some(0));
-    assert_eq!(weights(&served.asked()), ["200000", "250000"]);
-    assert!(!served.names().contains(&part));
+    assert_eq!(weights(&served.asked()), ["100000"]);
+    assert!(!part.exists());
 
     // A server without ranges sends all of it again.
     let served = Served::new();

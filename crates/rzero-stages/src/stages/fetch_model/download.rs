@@ -15,13 +15,13 @@ use sha2::{Digest, Sha256};
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Failures in a row, without a byte between them, after which the fetch gives up.
-const MAX_FAILURES: u32 = 4;
+const MAX_FAILURES: u32 = 6;
 
 /// Wait after the first failure; it doubles with each.
-const FIRST_WAIT: Duration = Duration::from_millis(200);
+const FIRST_WAIT: Duration = Duration::from_millis(500);
 
 const BUFFER_BYTES: usize = 1 << 18;
 
@@ -81,11 +81,20 @@ pub(super) fn fetch(
             return Err(hub.unreachable(&problem));
         }
         tracing::warn!(file = file.name, bytes = part.num_bytes, "the transfer broke off and goes on: {problem}");
-        std::thread::sleep(FIRST_WAIT * 2u32.pow(failures - 1));
-        interrupt.check()?;
+        wait(FIRST_WAIT * 2u32.pow(failures - 1), interrupt)?;
     }
     let record = part.finish(&announced)?;
     Ok(Fetched { record, part: Some(path) })
+}
+
+/// Waits, unless told to stop.
+fn wait(how_long: Duration, interrupt: &Interrupt) -> anyhow::Result<()> {
+    let until = Instant::now() + how_long;
+    while Instant::now() < until {
+        interrupt.check()?;
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    Ok(())
 }
 
 /// What a fetch that was stopped had put under its name. Without an announced digest it is fetched again: such files are small.

@@ -121,7 +121,7 @@ impl Listing {
         if index.is_some() {
             names.push(INDEX_FILE);
         }
-        if let Some(odd) = weights.iter().find(|name| !is_model_file(name)) {
+        if let Some(odd) = weights.iter().find(|name| !is_model_file(name) || !name.ends_with(".safetensors")) {
             return Err(broken(format!("weights are in a file of an unusual name: {:?}", shortened(odd))));
         }
         names.extend(weights);
@@ -235,10 +235,11 @@ mod tests {
             (both.to_vec(), None),
             (cut.clone(), Some(r#"{"weight_map": {"w": "../m.safetensors"}}"#)),
             (cut.clone(), Some(r#"{"weight_map": {"w": "m-3.safetensors"}}"#)),
-            (cut.clone(), Some(r#"{"weight_map": {"w": "config.json"}}"#).filter(|_| false)),
+            (cut.clone(), Some(r#"{"weight_map": {"w": "config.json"}}"#)),
+            (cut.clone(), Some(r#"{"weight_map": {}}"#)),
+            (cut.clone(), Some("[]")),
         ] {
-            let found = listing(&names).unwrap().model_files(index);
-            assert!(found.is_err() || index.is_none(), "{names:?}");
+            assert!(listing(&names).unwrap().model_files(index).is_err(), "{names:?} {index:?}");
         }
     }
 

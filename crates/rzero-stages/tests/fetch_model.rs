@@ -50,7 +50,7 @@ impl Served {
             ("tokenizer.json", b"{}".to_vec()),
             ("chat_template.jinja", b"{{ messages }}".to_vec()),
             ("README.md", b"not wanted".to_vec()),
-            ("model.safetensors", (0..400_000u32).map(|i| (i * i >> 7) as u8).collect()),
+            ("model.safetensors", (0..400_000u32).map(|i| (i.wrapping_mul(i) >> 7) as u8).collect()),
         ];
         let files = files.into_iter().map(|(name, bytes)| (name.to_owned(), bytes)).collect();
         let hub = Arc::new(Mutex::new(Hub { files, ..Hub::default() }));

@@ -97,6 +97,21 @@ impl TensorFile {
         self.metadata.metadata().as_ref()?.get(key).map(String::as_str)
     }
 
+    /// A tensor that has to be there, of a known shape.
+    ///
+    /// # Errors
+    /// When it is missing or has another shape.
+    pub fn expect(&self, name: &str, shape: &[usize]) -> Result<&TensorInfo, ModelError> {
+        let refuse = |problem: String| ModelError::Weights { path: self.path.clone(), problem };
+        let Some(info) = self.metadata.info(name) else {
+            return Err(refuse(format!("tensor `{name}` is missing")));
+        };
+        if info.shape.as_slice() != shape {
+            return Err(refuse(format!("tensor `{name}` has shape {:?}, expected {shape:?}", info.shape)));
+        }
+        Ok(info)
+    }
+
     /// Reads a tensor of a known shape into `target`, as f32.
     ///
     /// # Errors
@@ -104,12 +119,7 @@ impl TensorFile {
     pub fn read(&mut self, name: &str, shape: &[usize], target: &mut [f32]) -> Result<(), ModelError> {
         let path = self.path.clone();
         let refuse = |problem: String| ModelError::Weights { path: path.clone(), problem };
-        let Some(TensorInfo { dtype, shape: found, data_offsets }) = self.metadata.info(name) else {
-            return Err(refuse(format!("tensor `{name}` is missing")));
-        };
-        if found.as_slice() != shape {
-            return Err(refuse(format!("tensor `{name}` has shape {found:?}, expected {shape:?}")));
-        }
+        let TensorInfo { dtype, data_offsets, .. } = self.expect(name, shape)?;
         let (dtype, start) = (*dtype, self.data_start + data_offsets.0 as u64);
         let fail = |source| ModelError::Io { path: path.clone(), source };
         self.file.seek(SeekFrom::Start(start)).map_err(fail)?;

@@ -186,15 +186,7 @@ impl Weights {
             return Err(ModelError::Weights { path: files[0].path().to_path_buf(), problem });
         }
         for (parameter, holder) in layout.parameters.iter().zip(&holders) {
-            let file = &files[holder.unwrap_or(0)];
-            let found = file.info(&parameter.name).map(|(_, shape)| shape);
-            if found != Some(parameter.shape.as_slice()) {
-                let problem = match found {
-                    None => format!("tensor `{}` is missing", parameter.name),
-                    Some(found) => format!("tensor `{}` has shape {found:?}, expected {:?}", parameter.name, parameter.shape),
-                };
-                return Err(ModelError::Weights { path: file.path().to_path_buf(), problem });
-            }
+            files[holder.unwrap_or(0)].expect(&parameter.name, &parameter.shape)?;
         }
         let mut values = vec![0.0; asked];
         for (parameter, holder) in layout.parameters.iter().zip(holders) {
@@ -208,12 +200,7 @@ impl Weights {
     /// # Errors
     /// When writing fails.
     pub fn write_safetensors(&self, out: &mut dyn Write, float: FloatType) -> io::Result<()> {
-        let tensors: Vec<Tensor<'_>> = self
-            .layout
-            .parameters
-            .iter()
-            .map(|parameter| Tensor { name: &parameter.name, shape: &parameter.shape, values: self.at(&parameter.range) })
-            .collect();
+        let tensors = tensors(&self.layout.parameters, &self.values);
         tensor_file::write(out, &tensors, float, &[("format", "pt".to_owned())])
     }
 
@@ -230,6 +217,17 @@ impl Weights {
     pub fn at(&self, range: &Range<usize>) -> &[f32] {
         &self.values[range.clone()]
     }
+}
+
+/// The parameters of a flat buffer as the tensors of a file.
+#[must_use]
+pub fn tensors<'a>(parameters: &'a [Parameter], values: &'a [f32]) -> Vec<Tensor<'a>> {
+    let tensor = |parameter: &'a Parameter| Tensor {
+        name: &parameter.name,
+        shape: &parameter.shape,
+        values: &values[parameter.range.clone()],
+    };
+    parameters.iter().map(tensor).collect()
 }
 
 /// The files that hold the weights of a folder, in the order of their names.

@@ -2,7 +2,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a test stops where it cannot go on")]
 
-use rzero_model::tensor_file::{self, Tensor};
+use rzero_model::tensor_file;
+use rzero_model::weights::tensors;
 use rzero_model::{ModelConfig, Weights};
 use rzero_schema::vocab::FloatType;
 use serde_json::{Value, json};
@@ -113,12 +114,8 @@ fn shards_are_found_by_their_index_and_a_hostile_index_is_refused() {
     let (first, second) = values.layout.parameters.split_at(4);
     let mut map = serde_json::Map::new();
     for (name, parameters) in [("model-00001-of-00002.safetensors", first), ("model-00002-of-00002.safetensors", second)] {
-        let tensors: Vec<Tensor<'_>> = parameters
-            .iter()
-            .map(|parameter| Tensor { name: &parameter.name, shape: &parameter.shape, values: values.at(&parameter.range) })
-            .collect();
         let mut bytes = Vec::new();
-        tensor_file::write(&mut bytes, &tensors, FloatType::F16, &[]).unwrap();
+        tensor_file::write(&mut bytes, &tensors(parameters, &values.values), FloatType::F16, &[]).unwrap();
         std::fs::write(folder.path().join(name), bytes).unwrap();
         parameters.iter().for_each(|parameter| drop(map.insert(parameter.name.clone(), json!(name))));
     }

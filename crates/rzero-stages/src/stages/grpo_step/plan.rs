@@ -46,7 +46,7 @@ impl<'a> RoleSettings<'a> {
 }
 
 /// The memory that a step will take, as far as can be told.
-pub(super) fn plan(context: &StageContext, role: Role, rollouts: Option<&[Rollout]>) -> anyhow::Result<Option<MemoryPlan>> {
+fn plan(context: &StageContext, role: Role, rollouts: Option<&[Rollout]>) -> anyhow::Result<Option<MemoryPlan>> {
     let settings = RoleSettings::of(context, role);
     let Some(config) = sizes(context)? else { return Ok(None) };
     let size = match rollouts {

@@ -3,8 +3,8 @@
 use crate::inputs::COMPANION_FILES;
 use crate::outputs::StageOutputs;
 use rzero_model::Weights;
-use rzero_model::tensor_file::{self, Tensor};
-use rzero_model::weights::{Parameter, WEIGHTS_FILE};
+use rzero_model::tensor_file;
+use rzero_model::weights::{Parameter, WEIGHTS_FILE, tensors};
 use rzero_schema::profile::GrpoSettings;
 use rzero_schema::vocab::FloatType;
 use std::path::Path;
@@ -38,10 +38,7 @@ pub(super) fn write_adapters(
         "bias": "none", "target_modules": settings.lora.targets, "base_model_name_or_path": null, "inference_mode": true,
     });
     outputs.write_file(&outputs.path("adapter/adapter_config.json"), serde_json::to_string_pretty(&config)?.as_bytes())?;
-    let tensors: Vec<Tensor<'_>> = parameters
-        .iter()
-        .map(|parameter| Tensor { name: &parameter.name, shape: &parameter.shape, values: &values[parameter.range.clone()] })
-        .collect();
+    let tensors = tensors(parameters, values);
     outputs.write_file_with(&outputs.path("adapter/adapter_model.safetensors"), |out| {
         Ok(tensor_file::write(out, &tensors, FloatType::F32, &[("format", "pt".to_owned())])?)
     })

@@ -7,7 +7,8 @@
 
 use crate::arithmetic;
 use crate::normalize::{CanonicalForm, canonical_form};
-use rzero_schema::vocab::{AnswerStatus, ChallengeStatus, DomainKind, FinishReason};
+use rzero_schema::vocab::{AnswerStatus, ChallengeStatus, DomainKind, Extraction, FinishReason};
+use std::borrow::Cow;
 
 /// How a boxed answer begins.
 pub const BOX_OPEN: &str = "\\boxed{";
@@ -58,6 +59,15 @@ pub fn extract_boxed(text: &str) -> Result<&str, AnswerStatus> {
     }
 }
 
+/// The answer in a response: in its last balanced box, and beyond that where `extraction` says.
+///
+/// # Errors
+/// As [`extract_boxed`] where nothing is found.
+pub fn extract_answer(text: &str, extraction: Extraction) -> Result<Cow<'_, str>, AnswerStatus> {
+    let _ = extraction;
+    extract_boxed(text).map(Cow::Borrowed)
+}
+
 /// What counts as an answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AnswerRule {
@@ -65,6 +75,8 @@ pub struct AnswerRule {
     pub kind: DomainKind,
     /// Longest answer, in characters.
     pub max_chars: usize,
+    /// Where it is looked for.
+    pub extraction: Extraction,
 }
 
 /// A completion's final answer, or why there is none.
@@ -85,7 +97,7 @@ pub fn read_answer(completion: &str, finish: FinishReason, rule: &AnswerRule) ->
     if finish == FinishReason::Length {
         return ReadAnswer { status: AnswerStatus::Truncated, answer: None };
     }
-    let form = extract_boxed(completion).and_then(|content| canonical_form(content, rule.max_chars));
+    let form = extract_answer(completion, rule.extraction).and_then(|content| canonical_form(&content, rule.max_chars));
     match form {
         // Where every answer is a number, words and unfinished sums are no answers.
         Ok(CanonicalForm::Text(_)) if rule.kind != DomainKind::Text => {
@@ -206,14 +218,14 @@ mod tests {
 
     #[test]
     fn words_do_not_vote_where_answers_are_numbers() {
-        let arithmetic = AnswerRule { kind: DomainKind::Arithmetic, max_chars: 100 };
+        let arithmetic = AnswerRule { kind: DomainKind::Arithmetic, max_chars: 100, extraction: Extraction::Box };
         let read = |text| read_answer(text, FinishReason::Stop, &arithmetic);
         assert_eq!(read(r"\boxed{3+4}").status, AnswerStatus::NotReadable);
         assert_eq!(read(r"\boxed{-7}").answer.as_deref(), Some("-7"));
     }
 
     fn rule(max_chars: usize) -> AnswerRule {
-        AnswerRule { kind: DomainKind::Text, max_chars }
+        AnswerRule { kind: DomainKind::Text, max_chars, extraction: Extraction::Box }
     }
 
     #[test]

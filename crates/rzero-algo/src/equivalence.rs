@@ -5,6 +5,57 @@
 //! stays reflexive, symmetric and transitive by construction, and a vote cannot depend on the order of the answers. The released
 //! code compares pair by pair, greedily, and takes any two answers with "no " in them for equal.
 
+use crate::answer::extract_answer;
+use crate::normalize::canonical_answer;
+use rzero_schema::vocab::{Extraction, GradeReason, Verdict};
+
+/// What is allowed beyond equality.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct GradeOptions {
+    /// Whether a gold answer that is a decimal is rounded, so that a prediction which rounds to it is equal.
+    pub is_gold_rounded: bool,
+}
+
+/// What the grader says of a prediction.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Grade {
+    /// Whether the two are the same answer.
+    pub verdict: Verdict,
+    /// Why.
+    pub reason: GradeReason,
+    /// Canonical form of the gold answer; nothing where it cannot be read.
+    pub gold_form: Option<String>,
+    /// Canonical form of the prediction; nothing where there is none or it cannot be read.
+    pub pred_form: Option<String>,
+}
+
+/// Compares a prediction with the gold answer. Total, deterministic, and bounded in time whatever the two hold.
+#[must_use]
+pub fn grade(gold: &str, prediction: &str, _options: &GradeOptions) -> Grade {
+    let (gold_form, pred_form) = (canonical_answer(gold), canonical_answer(prediction));
+    let (verdict, reason) = match (&gold_form, &pred_form) {
+        (None, _) => (Verdict::Unknown, GradeReason::UnreadableGold),
+        (_, None) => (Verdict::Unknown, GradeReason::UnreadablePrediction),
+        (Some(gold), Some(pred)) if gold == pred => (Verdict::Equal, GradeReason::SameForm),
+        _ => (Verdict::Different, GradeReason::OtherValue),
+    };
+    Grade { verdict, reason, gold_form, pred_form }
+}
+
+/// Compares the answer that is found in a response with the gold answer.
+#[must_use]
+pub fn grade_response(gold: &str, response: &str, extraction: Extraction, options: &GradeOptions) -> Grade {
+    match extract_answer(response, extraction) {
+        Ok(prediction) => grade(gold, &prediction, options),
+        Err(_) => Grade {
+            verdict: Verdict::Different,
+            reason: GradeReason::NoAnswer,
+            gold_form: canonical_answer(gold),
+            pred_form: None,
+        },
+    }
+}
+
 /// The form that stands for every form equal to this one.
 #[must_use]
 pub fn representative(canonical: &str) -> &str {

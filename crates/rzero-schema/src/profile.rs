@@ -3,6 +3,7 @@
 //! There are no defaults: every key stands in the file, unknown keys are errors, and `--set a.b.c=value` replaces one key before
 //! the file is read into these types, so an override is checked like the file itself. [`Profile::check`] refuses numbers without sense.
 
+pub use crate::evaluation_profile::{BenchmarkSettings, EvalSettings, GroupSettings, JudgeSettings, ProbeSettings};
 use crate::vocab::{BleuTokens, DomainKind, FloatType, LoraTarget, LossNormalization, RewardVariant, StartFrom};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -53,8 +54,12 @@ pub struct Profile {
     pub curriculum: CurriculumSettings,
     /// Solver phase.
     pub solver: SolverSettings,
+    /// How many pseudo-labels are held against the truth, and when the loop stops.
+    pub probe: ProbeSettings,
     /// Held-out evaluation.
     pub eval: EvalSettings,
+    /// A second opinion on grades.
+    pub judge: JudgeSettings,
 }
 
 /// The base model.
@@ -251,24 +256,6 @@ pub struct SolverSettings {
     pub grpo: GrpoSettings,
 }
 
-/// Held-out evaluation.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct EvalSettings {
-    /// Parquet file of problems, relative to the project's root.
-    pub items: String,
-    /// Problems used: the first ones of every level in equal parts; 0 takes all.
-    pub max_items: u64,
-    /// Sampled completions of each problem.
-    pub num_samples: u32,
-    /// How they are drawn; greedy decoding uses the same length limit.
-    pub sampling: SamplingSettings,
-    /// Whether the base model is also evaluated when made to work in steps.
-    pub base_worked: bool,
-    /// Bootstrap resamples of an interval.
-    pub bootstrap_resamples: u32,
-}
-
 impl Profile {
     /// Reads a profile, applying overrides of the form `solver.grpo.kl_coef=0` first.
     ///
@@ -328,21 +315,21 @@ impl Profile {
         }
         range("solver.num_questions", self.solver.num_questions, |v| v >= 1, at_least_one)?;
         range("solver.group_size", self.solver.group_size, |v| v >= 2, "at least 2")?;
-        range("eval.num_samples", self.eval.num_samples, |v| v >= 1, at_least_one)?;
-        range("eval.bootstrap_resamples", self.eval.bootstrap_resamples, |v| v >= 1, at_least_one)?;
         self.challenger.question_sampling.check()?;
         self.challenger.answer_sampling.check()?;
         self.curriculum.question_sampling.check()?;
         self.curriculum.answer_sampling.check()?;
         self.solver.sampling.check()?;
-        self.eval.sampling.check()?;
+        self.eval.check()?;
+        self.probe.check()?;
+        self.judge.check()?;
         self.challenger.grpo.check()?;
         self.solver.grpo.check()
     }
 }
 
 impl SamplingSettings {
-    fn check(&self) -> Result<(), ProfileError> {
+    pub(crate) fn check(&self) -> Result<(), ProfileError> {
         range("sampling.temperature", self.temperature, |v| v == 0.0 || (1e-3..=100.0).contains(&v), "0, or from 0.001 to 100")?;
         range("sampling.top_p", self.top_p, |v| v > 0.0 && v <= 1.0, "more than 0 and at most 1")?;
         range("sampling.max_tokens", self.max_tokens, |v| (1..=1_000_000).contains(&v), "from 1 to 1000000")
@@ -374,7 +361,7 @@ impl GrpoSettings {
     }
 }
 
-fn range<T: Copy + std::fmt::Display>(
+pub(crate) fn range<T: Copy + std::fmt::Display>(
     key: &'static str,
     value: T,
     is_allowed: impl Fn(T) -> bool,

@@ -7,8 +7,8 @@ mod rollouts;
 mod training;
 
 pub use challenges::Challenge;
-pub use evaluation::{EvalItem, EvalResult};
-pub use labels::{CurriculumRow, DroppedRow, Label};
+pub use evaluation::{EvalItem, EvalResult, Judgement};
+pub use labels::{CurriculumRow, DroppedRow, Label, LabelCheck};
 pub use rollouts::Rollout;
 pub use training::{PretrainMetrics, RewardRow, StepTiming, TrainMetrics};
 
@@ -42,11 +42,13 @@ pub fn all_tables() -> Vec<TableDescription> {
         describe::<Label>(),
         describe::<CurriculumRow>(),
         describe::<DroppedRow>(),
+        describe::<LabelCheck>(),
         describe::<RewardRow>(),
         describe::<TrainMetrics>(),
         describe::<StepTiming>(),
         describe::<PretrainMetrics>(),
         describe::<EvalItem>(),
         describe::<EvalResult>(),
+        describe::<Judgement>(),
     ]
 }

@@ -103,6 +103,10 @@ vocabulary! {
         MakeLadder = "make-ladder",
         /// Files of problems to held-out set.
         ImportBenchmark = "import-benchmark",
+        /// Held-out results to a second opinion on their grades.
+        Judge = "judge",
+        /// Curriculum to the share of its labels that is true.
+        LabelProbe = "label-probe",
     }
 }
 
@@ -149,7 +153,7 @@ vocabulary! {
         Parsed = "parsed",
         /// The completion hit the length limit; it does not vote, and stays in the denominator.
         Truncated = "truncated",
-        /// No `\boxed{` at all.
+        /// No box at all.
         NoBox = "no_box",
         /// The last `\boxed{` is never closed.
         UnbalancedBox = "unbalanced_box",
@@ -161,6 +165,88 @@ vocabulary! {
         NotReadable = "not_readable",
         /// The token bytes are not valid UTF-8.
         InvalidUtf8 = "invalid_utf8",
+    }
+}
+
+vocabulary! {
+    /// What the grader says of two answers.
+    Verdict {
+        /// They are the same answer.
+        Equal = "equal",
+        /// They are not.
+        Different = "different",
+        /// It cannot tell; never counted as equal.
+        Unknown = "unknown",
+    }
+}
+
+vocabulary! {
+    /// Why the grader says so.
+    GradeReason {
+        /// Both have the same canonical form.
+        SameForm = "same_form",
+        /// Both are the same exact number.
+        SameValue = "same_value",
+        /// Both are the same rational function of their variables.
+        SameFunction = "same_function",
+        /// Both agree to 30 digits, as numbers or at fixed points of their variables.
+        SameNumerically = "same_numerically",
+        /// Both have equal parts: of a tuple, a list, an interval, a matrix.
+        SameParts = "same_parts",
+        /// Both have the same value, and one leaves out what the other names: a unit, a sign of per cent, a variable before `=`.
+        SameBare = "same_bare",
+        /// Both name the same choice.
+        SameChoice = "same_choice",
+        /// One is a decimal of 15 digits or more, as computers print them, and the other rounds to it.
+        SameRounded = "same_rounded",
+        /// The gold answer is a rounded decimal, and the prediction rounds to it.
+        RoundsToGold = "rounds_to_gold",
+        /// Their values differ.
+        OtherValue = "other_value",
+        /// Their parts differ, or one has more of them.
+        OtherParts = "other_parts",
+        /// Their values are equal, their units or variables are not.
+        OtherUnit = "other_unit",
+        /// They are of different kinds, such as an interval and a number.
+        OtherKind = "other_kind",
+        /// Their words differ.
+        OtherText = "other_text",
+        /// They name different choices.
+        OtherChoice = "other_choice",
+        /// The response holds no answer.
+        NoAnswer = "no_answer",
+        /// The gold answer cannot be read.
+        UnreadableGold = "unreadable_gold",
+        /// The predicted answer cannot be read.
+        UnreadablePrediction = "unreadable_prediction",
+        /// To compare them would take more work than an answer is given.
+        TooMuchWork = "too_much_work",
+        /// They hold something that has no value here, such as an unknown function or a division by zero.
+        NotComparable = "not_comparable",
+    }
+}
+
+vocabulary! {
+    /// Where the answer of a response is looked for. Each goes on from the one before it where that finds nothing.
+    Extraction {
+        /// In the last balanced box.
+        Box = "box",
+        /// Also behind "the answer is" and its like.
+        Phrase = "phrase",
+        /// Also in the last formula or the last number.
+        Last = "last",
+    }
+}
+
+vocabulary! {
+    /// Who says what the true answer of a question is.
+    TruthSource {
+        /// The exact evaluator of the domain.
+        Exact = "exact",
+        /// A judge model.
+        Judge = "judge",
+        /// People, in a column that they fill.
+        Human = "human",
     }
 }
 

@@ -4,12 +4,12 @@ use crate::exit::StageFailure;
 use rzero_algo::answer::{AnswerRule, ReadAnswer, read_answer};
 use rzero_schema::profile::Profile;
 use rzero_schema::tables::Rollout;
-use rzero_schema::vocab::{AnswerStatus, FinishReason};
+use rzero_schema::vocab::{AnswerStatus, Extraction, FinishReason};
 
-/// What counts as an answer in this profile.
+/// What counts as an answer where labels and rewards come from it: what stands in a box, and nothing else.
 #[must_use]
 pub fn answer_rule(profile: &Profile) -> AnswerRule {
-    AnswerRule { kind: profile.domain.kind, max_chars: profile.domain.max_answer_chars }
+    AnswerRule { kind: profile.domain.kind, max_chars: profile.domain.max_answer_chars, extraction: Extraction::Box }
 }
 
 /// Reads the answer of a rollout.

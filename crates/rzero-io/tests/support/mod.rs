@@ -121,10 +121,10 @@ made_up_rows! {
         tokens_per_second,
     }
     PretrainMetrics { step, loss, learning_rate, gradient_norm, num_tokens }
-    EvalItem { item_id, row, question, answer, subject, level, source }
+    EvalItem { item_id, row, benchmark, question, options, answer, subject, level, source, license, revision, digest }
     EvalResult {
-        item_id, row, subject, level, eval_style, eval_mode, sample, completion, num_tokens, finish_reason, answer_status, answer, gold,
-        is_correct, is_worked,
+        item_id, row, benchmark, subject, level, eval_style, eval_mode, sample, completion, num_tokens, finish_reason, answer_status,
+        answer, gold, verdict, grade_reason, is_correct, is_worked,
     }
 }
 

@@ -1,4 +1,4 @@
-//! `labels`, `curriculum` and `dropped`: from answers to votes, and from votes to what is trained on.
+//! `labels`, `curriculum`, `dropped` and `label_probe`: from answers to votes, from votes to what is trained on, and how much of it is true.
 
 use crate::table;
 
@@ -77,5 +77,27 @@ table! {
         margin: Option<f64>,
         /// Version of the gates.
         gate_version: u32,
+    }
+}
+
+table! {
+    /// One kept question whose pseudo-label was held against the truth.
+    LabelCheck = "label_probe", version 1, key ["challenge_id"] {
+        /// Question.
+        challenge_id: String,
+        /// Row of the question among the candidates.
+        row: u64,
+        /// Question text.
+        question: String,
+        /// Canonical form of the majority answer.
+        pseudo_label: String,
+        /// The share of the Solver's answers that agree with it.
+        vote_share: f64,
+        /// Who says what is true: `exact`, `judge` or `human`.
+        truth_source: String,
+        /// The true answer; null where it is not known.
+        truth: Option<String>,
+        /// Whether the label is true: `equal`, `different`, or `unknown` where that could not be told.
+        verdict: String,
     }
 }

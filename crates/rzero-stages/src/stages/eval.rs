@@ -13,11 +13,11 @@ use crate::inputs::StageInputs;
 use crate::outputs::StageOutputs;
 use crate::policy::{Policy, PolicyRequest, PolicySample};
 use rzero_algo::answer::{AnswerRule, ReadAnswer, read_answer};
-use rzero_algo::equivalence::equivalent;
+use rzero_algo::equivalence::{GradeOptions, grade};
 use rzero_io::reader::read_foreign_table;
 use rzero_schema::profile::SamplingSettings;
 use rzero_schema::tables::{EvalItem, EvalResult};
-use rzero_schema::vocab::{AnswerStatus, EvalMode, EvalStyle, Phase, Role, Stage};
+use rzero_schema::vocab::{AnswerStatus, EvalMode, EvalStyle, GradeReason, Phase, Role, Stage, Verdict};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Evaluate the Solver of an iteration on held-out problems.
@@ -98,7 +98,7 @@ fn evaluate(context: &StageContext, inputs: &StageInputs<'_>, outputs: &mut Stag
         policy.complete(context, &purpose, &requests, &pass.sampling, &progress, |samples| {
             let results: Vec<EvalResult> = samples
                 .into_iter()
-                .filter_map(|sample| by_row.get(&sample.row).map(|item| grade(context, item, pass, sample, &rule)))
+                .filter_map(|sample| by_row.get(&sample.row).map(|item| graded(context, item, pass, sample, &rule)))
                 .collect();
             num_correct += results.iter().filter(|result| result.is_correct).count() as u64;
             Ok(writer.write(&results)?)
@@ -136,7 +136,7 @@ fn chosen_items(items: Vec<EvalItem>, max_items: u64) -> Vec<EvalItem> {
         .collect()
 }
 
-fn grade(context: &StageContext, item: &EvalItem, pass: &Pass, sample: PolicySample, rule: &AnswerRule) -> EvalResult {
+fn graded(context: &StageContext, item: &EvalItem, pass: &Pass, sample: PolicySample, rule: &AnswerRule) -> EvalResult {
     let read = if sample.text.is_valid_utf8 {
         read_answer(&sample.text.text, sample.completion.finish, rule)
     } else {
@@ -144,9 +144,12 @@ fn grade(context: &StageContext, item: &EvalItem, pass: &Pass, sample: PolicySam
     };
     let prefix = &context.profile.domain.worked_prefix;
     let is_worked = pass.style == EvalStyle::Worked || (!prefix.is_empty() && sample.text.text.starts_with(prefix));
+    let grade = read.answer.as_deref().map(|answer| grade(&item.answer, answer, &GradeOptions::default()));
+    let (verdict, reason) = grade.map_or((Verdict::Different, GradeReason::NoAnswer), |grade| (grade.verdict, grade.reason));
     EvalResult {
         item_id: item.item_id.clone(),
         row: item.row,
+        benchmark: item.benchmark.clone(),
         subject: item.subject.clone(),
         level: item.level,
         eval_style: pass.style.to_string(),
@@ -155,7 +158,9 @@ fn grade(context: &StageContext, item: &EvalItem, pass: &Pass, sample: PolicySam
         num_tokens: sample.completion.tokens.len() as u32,
         finish_reason: sample.completion.finish.to_string(),
         answer_status: read.status.to_string(),
-        is_correct: read.answer.as_deref().is_some_and(|answer| equivalent(answer, &item.answer)),
+        verdict: verdict.to_string(),
+        grade_reason: reason.to_string(),
+        is_correct: verdict == Verdict::Equal,
         answer: read.answer,
         gold: item.answer.clone(),
         completion: sample.text.text,

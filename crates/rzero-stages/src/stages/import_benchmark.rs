@@ -53,11 +53,16 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
             items.push(EvalItem {
                 item_id: format!("{name}/{}", problem.id),
                 row: items.len() as u64,
+                benchmark: name.to_owned(),
                 question: problem.question.clone(),
+                options: Vec::new(),
                 answer: problem.answer.clone(),
                 subject: what.to_owned(),
                 level: problem.level,
                 source: problem.source.clone(),
+                license: String::new(),
+                revision: String::new(),
+                digest: benchmark.digest.clone(),
             });
         }
     }

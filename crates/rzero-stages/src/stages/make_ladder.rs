@@ -75,11 +75,16 @@ fn ladder(rule: &CorpusSettings, seed: u64, per_level: u64, levels: u32) -> anyh
             items.push(EvalItem {
                 item_id: format!("ladder-{seed}/{level}/{:04}", seen.len() - 1),
                 row: items.len() as u64,
+                benchmark: "ladder".to_owned(),
                 question,
+                options: Vec::new(),
                 answer: answer.to_string(),
                 subject: "arithmetic".to_owned(),
                 level,
                 source: format!("make-ladder, seed {seed}"),
+                license: env!("CARGO_PKG_LICENSE").to_owned(),
+                revision: env!("CARGO_PKG_VERSION").to_owned(),
+                digest: String::new(),
             });
         }
     }

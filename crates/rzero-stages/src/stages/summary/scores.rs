@@ -258,6 +258,7 @@ mod tests {
         EvalResult {
             item_id: format!("item-{row}"),
             row,
+            benchmark: "ladder".to_owned(),
             subject: "arithmetic".to_owned(),
             level: 1 + u32::try_from(row % 2).unwrap(),
             eval_style: EvalStyle::Free.to_string(),
@@ -269,6 +270,8 @@ mod tests {
             answer_status: if answer.is_empty() { AnswerStatus::NoBox } else { AnswerStatus::Parsed }.to_string(),
             answer: (!answer.is_empty()).then(|| answer.to_owned()),
             gold: gold.to_owned(),
+            verdict: if answer == gold { "equal" } else { "different" }.to_owned(),
+            grade_reason: "same_form".to_owned(),
             is_correct: answer == gold,
             is_worked: sample == 0,
         }

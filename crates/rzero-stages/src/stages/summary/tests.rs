@@ -51,6 +51,7 @@ fn eval_rows(num_right: u64, style: &str) -> Vec<EvalResult> {
             rows.push(EvalResult {
                 item_id: format!("item-{row}"),
                 row,
+                benchmark: "ladder".to_owned(),
                 subject: "arithmetic".to_owned(),
                 level: 1 + u32::try_from(row).unwrap() / 5,
                 eval_style: style.to_owned(),
@@ -62,6 +63,8 @@ fn eval_rows(num_right: u64, style: &str) -> Vec<EvalResult> {
                 answer_status: "parsed".to_owned(),
                 answer: Some(answer.to_owned()),
                 gold: "7".to_owned(),
+                verdict: if answer == "7" { "equal" } else { "different" }.to_owned(),
+                grade_reason: "same_form".to_owned(),
                 is_correct: answer == "7",
                 is_worked: style == "worked",
             });

@@ -1,0 +1,3 @@
+//! Pairs a second of the grader.
+
+fn main() {}

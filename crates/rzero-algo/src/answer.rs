@@ -1,72 +1,19 @@
 //! Reading what a model wrote: the boxed answer of a completion, and the question of a Challenger's completion.
 //!
-//! Which box counts: the **last balanced** one. A `\boxed{` opens a box, and braces pair up as brackets do; `\{` and `\}` are
-//! printed braces and pair with nothing. Of the boxes that are closed, the one that closes last is read; a box inside it is part
-//! of its content. A box that is never closed does not hide an earlier one that is. Only where every box stays open is the
-//! answer unbalanced. Nothing in the text besides braces matters: a question or an answer may hold the letters "box" or "text".
+//! [`extract`] says which box counts, and where else an answer may be looked for.
+
+mod extract;
+
+pub use extract::{BOX_OPEN, extract_answer, extract_boxed};
 
 use crate::arithmetic;
-use crate::normalize::{CanonicalForm, canonical_form};
+use crate::normalize::{canonical_form, literal_number};
 use rzero_schema::vocab::{AnswerStatus, ChallengeStatus, DomainKind, Extraction, FinishReason};
-use std::borrow::Cow;
 
-/// How a boxed answer begins.
-pub const BOX_OPEN: &str = "\\boxed{";
 /// How a question begins.
 pub const QUESTION_OPEN: &str = "<question>";
 /// How a question ends.
 pub const QUESTION_CLOSE: &str = "</question>";
-
-/// Content of the last balanced box, without the white space around it. One pass, linear time, whatever the text.
-///
-/// # Errors
-/// [`AnswerStatus::NoBox`] where no box opens, [`AnswerStatus::UnbalancedBox`] where boxes open and none is closed,
-/// [`AnswerStatus::EmptyBox`] where the box holds nothing but white space.
-pub fn extract_boxed(text: &str) -> Result<&str, AnswerStatus> {
-    let bytes = text.as_bytes();
-    // One entry for each brace that is still open: where its content starts, if it is a box.
-    let mut open_braces: Vec<Option<usize>> = Vec::new();
-    let mut last_closed = None;
-    let mut has_box = false;
-    let mut at = 0;
-    while at < bytes.len() {
-        match bytes[at] {
-            b'\\' if bytes[at..].starts_with(BOX_OPEN.as_bytes()) => {
-                at += BOX_OPEN.len();
-                open_braces.push(Some(at));
-                has_box = true;
-                continue;
-            }
-            b'\\' if matches!(bytes.get(at + 1), Some(b'{' | b'}')) => at += 1,
-            b'{' => open_braces.push(None),
-            b'}' => {
-                if let Some(Some(start)) = open_braces.pop() {
-                    last_closed = Some(start..at);
-                }
-            }
-            _ => {}
-        }
-        at += 1;
-    }
-    match last_closed {
-        // The bounds lie beside ASCII braces, hence on character boundaries.
-        Some(range) => match text[range].trim() {
-            "" => Err(AnswerStatus::EmptyBox),
-            content => Ok(content),
-        },
-        None if has_box => Err(AnswerStatus::UnbalancedBox),
-        None => Err(AnswerStatus::NoBox),
-    }
-}
-
-/// The answer in a response: in its last balanced box, and beyond that where `extraction` says.
-///
-/// # Errors
-/// As [`extract_boxed`] where nothing is found.
-pub fn extract_answer(text: &str, extraction: Extraction) -> Result<Cow<'_, str>, AnswerStatus> {
-    let _ = extraction;
-    extract_boxed(text).map(Cow::Borrowed)
-}
 
 /// What counts as an answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -97,13 +44,13 @@ pub fn read_answer(completion: &str, finish: FinishReason, rule: &AnswerRule) ->
     if finish == FinishReason::Length {
         return ReadAnswer { status: AnswerStatus::Truncated, answer: None };
     }
-    let form = extract_answer(completion, rule.extraction).and_then(|content| canonical_form(&content, rule.max_chars));
-    match form {
+    let form = extract_answer(completion, rule.extraction).and_then(|content| match rule.kind {
+        DomainKind::Text => canonical_form(&content, rule.max_chars).map(|form| form.to_string()),
         // Where every answer is a number, words and unfinished sums are no answers.
-        Ok(CanonicalForm::Text(_)) if rule.kind != DomainKind::Text => {
-            ReadAnswer { status: AnswerStatus::NotReadable, answer: None }
-        }
-        Ok(form) => ReadAnswer { status: AnswerStatus::Parsed, answer: Some(form.to_string()) },
+        DomainKind::Arithmetic | DomainKind::Words => literal_number(&content, rule.max_chars).map(|number| number.to_string()),
+    });
+    match form {
+        Ok(answer) => ReadAnswer { status: AnswerStatus::Parsed, answer: Some(answer) },
         Err(status) => ReadAnswer { status, answer: None },
     }
 }
@@ -186,34 +133,6 @@ mod tests {
 
     fn challenge(completion: &str, rule: &QuestionRule) -> Result<Challenge, ChallengeStatus> {
         well_formed_challenge(completion, FinishReason::Stop, rule)
-    }
-
-    #[test]
-    fn the_last_balanced_box_is_read() {
-        for (text, expected) in [
-            (r"\boxed{3}", Ok("3")),
-            (r"so \boxed{ 3 } then \boxed{4}.", Ok("4")),
-            (r"\boxed{\frac{1}{2}}", Ok(r"\frac{1}{2}")),
-            (r"\boxed{\boxed{3}}", Ok(r"\boxed{3}")),
-            (r"\boxed{1} \boxed{2 \boxed{3}}", Ok(r"2 \boxed{3}")),
-            (r"\boxed{3} and \boxed{4", Ok("3")),
-            (r"\boxed{4 and \boxed{3}", Ok("3")),
-            (r"{ \boxed{3}", Ok("3")),
-            (r"} } \boxed{3} } }", Ok("3")),
-            (r"\boxed{\{1, 2\}}", Ok(r"\{1, 2\}")),
-            (r"\boxed{\}}", Ok(r"\}")),
-            (r"\\boxed{5}", Ok("5")),
-            ("\\boxed{−5\u{3000}}", Ok("−5")),
-            ("", Err(AnswerStatus::NoBox)),
-            ("boxed{3}", Err(AnswerStatus::NoBox)),
-            (r"\boxed 3", Err(AnswerStatus::NoBox)),
-            (r"\boxed{", Err(AnswerStatus::UnbalancedBox)),
-            (r"\boxed{{3}", Err(AnswerStatus::UnbalancedBox)),
-            (r"\boxed{}", Err(AnswerStatus::EmptyBox)),
-            ("\\boxed{3} \\boxed{ \n }", Err(AnswerStatus::EmptyBox)),
-        ] {
-            assert_eq!(extract_boxed(text), expected, "{text}");
-        }
     }
 
     #[test]

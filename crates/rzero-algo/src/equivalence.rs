@@ -1,13 +1,31 @@
-//! When two canonical answers are the same answer.
+//! When two answers are the same answer: verdicts with their reasons, and the classes of a vote.
 //!
-//! Today the canonical form carries all of it: equal forms are equal answers. This is the room where a grader grows, for instance
-//! towards sets, intervals or algebra. Whatever it learns, it learns as a **representative** of each form, so that the relation
-//! stays reflexive, symmetric and transitive by construction, and a vote cannot depend on the order of the answers. The released
-//! code compares pair by pair, greedily, and takes any two answers with "no " in them for equal.
+//! Two questions are kept apart. **Are the bodies the same?** That is a matter of mathematics, hence reflexive, symmetric and transitive:
+//! equal numbers, the same function, the same parts. **Does it matter what one of them leaves out?** `10 cm` and `10` agree, `10 cm` and `10 m` do
+//! not: leaving out is not transitive. A verdict on two answers allows it. A vote must not depend on the order of its answers, so there an
+//! answer without a unit joins the one class that has the same body, and stays alone where there are several ([`classes`]).
+//!
+//! What counts as the same beyond equal bodies, on one pair and never along a chain:
+//!
+//! 1. One leaves out a unit, a sign of per cent, a degree sign, the name before `=`, or the set sign before an interval.
+//! 2. `50%` is 50 as well as a half; `90°` is 90 as well as pi/2.
+//! 3. A decimal of 15 significant digits or more is what a computer prints for a number that it cannot hold: it equals what rounds to it.
+//! 4. Where a problem set says so, a gold answer that is a decimal is rounded, and equals what rounds to it.
+//!
+//! The released code compares pair by pair, greedily, and takes any two answers with "no " in them for equal.
+
+mod classes;
+mod compare;
+
+pub use classes::classes;
 
 use crate::answer::extract_answer;
-use crate::normalize::canonical_answer;
+use crate::normalize::{Form, canonical_form};
+use compare::compare;
 use rzero_schema::vocab::{Extraction, GradeReason, Verdict};
+
+/// Longest answer that is graded, in characters.
+pub const MAX_ANSWER_CHARS: usize = 8_000;
 
 /// What is allowed beyond equality.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -31,15 +49,24 @@ pub struct Grade {
 
 /// Compares a prediction with the gold answer. Total, deterministic, and bounded in time whatever the two hold.
 #[must_use]
-pub fn grade(gold: &str, prediction: &str, _options: &GradeOptions) -> Grade {
-    let (gold_form, pred_form) = (canonical_answer(gold), canonical_answer(prediction));
-    let (verdict, reason) = match (&gold_form, &pred_form) {
-        (None, _) => (Verdict::Unknown, GradeReason::UnreadableGold),
-        (_, None) => (Verdict::Unknown, GradeReason::UnreadablePrediction),
-        (Some(gold), Some(pred)) if gold == pred => (Verdict::Equal, GradeReason::SameForm),
-        _ => (Verdict::Different, GradeReason::OtherValue),
-    };
-    Grade { verdict, reason, gold_form, pred_form }
+pub fn grade(gold: &str, prediction: &str, options: &GradeOptions) -> Grade {
+    let (gold, prediction) = (form(gold), form(prediction));
+    let (verdict, reason) = of_forms(gold.as_ref(), prediction.as_ref(), options);
+    let text = |form: Option<Form>| form.map(|form| form.to_string());
+    Grade { verdict, reason, gold_form: text(gold), pred_form: text(prediction) }
+}
+
+/// The verdict of [`grade`] alone, which is faster.
+#[must_use]
+pub fn verdict(gold: &str, prediction: &str, options: &GradeOptions) -> (Verdict, GradeReason) {
+    if let (Some(gold), Some(prediction)) = (small_integer(gold), small_integer(prediction)) {
+        return if gold == prediction {
+            (Verdict::Equal, GradeReason::SameValue)
+        } else {
+            (Verdict::Different, GradeReason::OtherValue)
+        };
+    }
+    of_forms(form(gold).as_ref(), form(prediction).as_ref(), options)
 }
 
 /// Compares the answer that is found in a response with the gold answer.
@@ -50,50 +77,36 @@ pub fn grade_response(gold: &str, response: &str, extraction: Extraction, option
         Err(_) => Grade {
             verdict: Verdict::Different,
             reason: GradeReason::NoAnswer,
-            gold_form: canonical_answer(gold),
+            gold_form: form(gold).map(|form| form.to_string()),
             pred_form: None,
         },
     }
 }
 
-/// The form that stands for every form equal to this one.
-#[must_use]
-pub fn representative(canonical: &str) -> &str {
-    canonical
-}
-
-/// Whether two canonical forms are the same answer.
+/// Whether two answers are the same, each as written or in its canonical form.
 #[must_use]
 pub fn equivalent(left: &str, right: &str) -> bool {
-    representative(left) == representative(right)
+    left == right || verdict(left, right, &GradeOptions::default()).0 == Verdict::Equal
+}
+
+fn form(raw: &str) -> Option<Form> {
+    canonical_form(raw, MAX_ANSWER_CHARS).ok()
+}
+
+fn of_forms(gold: Option<&Form>, prediction: Option<&Form>, options: &GradeOptions) -> (Verdict, GradeReason) {
+    match (gold, prediction) {
+        (None, _) => (Verdict::Unknown, GradeReason::UnreadableGold),
+        (_, None) => (Verdict::Unknown, GradeReason::UnreadablePrediction),
+        (Some(gold), Some(prediction)) => compare(gold, prediction, options),
+    }
+}
+
+/// A whole number in plain digits that needs no exact arithmetic.
+fn small_integer(text: &str) -> Option<i64> {
+    let digits = text.strip_prefix('-').unwrap_or(text);
+    let is_plain = (1..=17).contains(&digits.len()) && digits.bytes().all(|digit| digit.is_ascii_digit());
+    if is_plain { text.parse().ok() } else { None }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::normalize::canonical_answer;
-    use proptest::prelude::*;
-
-    #[test]
-    fn equal_numbers_in_different_dress_are_equivalent() {
-        let forms: Vec<String> = ["0.5", "1/2", r"\frac{2}{4}", "$.50$"].iter().filter_map(|raw| canonical_answer(raw)).collect();
-        assert_eq!(forms.len(), 4);
-        assert!(forms.iter().all(|form| equivalent(form, &forms[0])));
-    }
-
-    #[test]
-    fn two_answers_with_the_word_no_are_not_therefore_equal() {
-        let left = canonical_answer("no solution").expect("free text has a form");
-        let right = canonical_answer("no idea at all").expect("free text has a form");
-        assert!(!equivalent(&left, &right));
-    }
-
-    proptest! {
-        #[test]
-        fn it_is_an_equivalence_relation(a in "[0-2]{1,2}", b in "[0-2]{1,2}", c in "[0-2]{1,2}") {
-            prop_assert!(equivalent(&a, &a));
-            prop_assert_eq!(equivalent(&a, &b), equivalent(&b, &a));
-            prop_assert!(!(equivalent(&a, &b) && equivalent(&b, &c)) || equivalent(&a, &c));
-        }
-    }
-}
+mod tests;

@@ -7,6 +7,7 @@
 //! seeds give equal results, whatever the number of threads.
 
 pub mod advantage;
+mod algebra;
 pub mod answer;
 pub mod arithmetic;
 pub mod curriculum;

@@ -13,7 +13,7 @@
 //! 5. No special cases: an answer may have one character, be 0, or hold any word, and it votes.
 //! 6. Beyond the label: margin, entropy, parse failures, truncations and every class with its count are kept.
 
-use crate::equivalence::representative;
+use crate::equivalence::classes;
 use rzero_schema::vocab::AnswerStatus;
 use std::collections::BTreeMap;
 
@@ -64,20 +64,25 @@ pub fn vote(ballots: &[Ballot]) -> VoteOutcome {
     let votes: Vec<Option<&str>> =
         ballots.iter().map(|ballot| if ballot.status == AnswerStatus::Parsed { ballot.answer } else { None }).collect();
 
-    // Each class by its representative: the answer to show for it, and its votes.
-    let mut counted: BTreeMap<&str, (&str, u32)> = BTreeMap::new();
-    for answer in votes.iter().flatten() {
-        let class = counted.entry(representative(answer)).or_insert((answer, 0));
+    let answers: Vec<&str> = votes.iter().flatten().copied().collect();
+    let mut class_of_answer = classes(&answers).into_iter();
+    let class_of_vote: Vec<Option<usize>> = votes.iter().map(|vote| vote.and_then(|_| class_of_answer.next())).collect();
+
+    // Each class with the answer to show for it, and its votes.
+    let mut counted: BTreeMap<usize, (&str, u32)> = BTreeMap::new();
+    for (answer, class) in votes.iter().zip(&class_of_vote).filter_map(|(answer, class)| Some(((*answer)?, (*class)?))) {
+        let class = counted.entry(class).or_insert((answer, 0));
         class.1 += 1;
-        if (answer.len(), *answer) < (class.0.len(), class.0) {
+        if (answer.len(), answer) < (class.0.len(), class.0) {
             class.0 = answer;
         }
     }
 
-    let mut ranked: Vec<(&str, &str, u32)> = counted.into_iter().map(|(key, (answer, count))| (key, answer, count)).collect();
+    let mut ranked: Vec<(usize, &str, u32)> =
+        counted.into_iter().map(|(class, (answer, count))| (class, answer, count)).collect();
     ranked.sort_by(|left, right| (right.2.cmp(&left.2)).then(left.1.len().cmp(&right.1.len())).then(left.1.cmp(right.1)));
-    let rank_of: BTreeMap<&str, u32> = ranked.iter().zip(0_u32..).map(|(class, rank)| (class.0, rank)).collect();
-    let class_of_sample = votes.iter().map(|vote| vote.and_then(|answer| rank_of.get(representative(answer)).copied())).collect();
+    let rank_of: BTreeMap<usize, u32> = ranked.iter().zip(0_u32..).map(|(class, rank)| (class.0, rank)).collect();
+    let class_of_sample = class_of_vote.iter().map(|class| class.and_then(|class| rank_of.get(&class).copied())).collect();
 
     let num_samples = count_u32(ballots.len());
     let num_parsed = count_u32(votes.iter().flatten().count());

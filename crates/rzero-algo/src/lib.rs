@@ -9,6 +9,7 @@
 pub mod advantage;
 pub mod answer;
 pub mod arithmetic;
+pub mod choice;
 pub mod curriculum;
 pub mod equivalence;
 pub mod normalize;

@@ -8,6 +8,7 @@
 //! RUN/iter-001/solver/checkpoint/                                   the policy after the phase's last step
 //! ```
 
+use crate::error::IoError;
 use rzero_schema::ids::Place;
 use rzero_schema::vocab::{Phase, Stage};
 use std::fmt;
@@ -58,6 +59,20 @@ impl RunLayout {
     #[must_use]
     pub fn run_record(&self) -> PathBuf {
         self.root.join("run.json")
+    }
+
+    /// The iterations that have a folder, from the first.
+    ///
+    /// # Errors
+    /// When the run directory cannot be read.
+    pub fn iterations(&self) -> Result<Vec<u32>, IoError> {
+        let mut numbers = Vec::new();
+        for entry in std::fs::read_dir(&self.root).map_err(IoError::file("read", &self.root))? {
+            let name = entry.map_err(IoError::file("read", &self.root))?.file_name();
+            numbers.extend(name.to_string_lossy().strip_prefix("iter-").and_then(|number| number.parse::<u32>().ok()));
+        }
+        numbers.sort_unstable();
+        Ok(numbers)
     }
 
     /// Folder of a phase.

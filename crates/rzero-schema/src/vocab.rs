@@ -165,6 +165,8 @@ vocabulary! {
         NotReadable = "not_readable",
         /// The token bytes are not valid UTF-8.
         InvalidUtf8 = "invalid_utf8",
+        /// The question could not be put to the model: it leaves no room for an answer, or spells out a special token.
+        NotAsked = "not_asked",
     }
 }
 

@@ -14,12 +14,14 @@ pub mod exit;
 pub mod frame;
 pub mod inputs;
 pub mod interrupt;
+pub mod markdown;
 pub mod outputs;
 #[cfg(feature = "model")]
 pub mod policy;
 #[cfg(feature = "model")]
 pub mod prompt;
 pub mod run_record;
+pub mod scores;
 pub mod stages;
 pub mod units;
 

@@ -1,8 +1,10 @@
 //! From a run directory to everything the summary shows. What has not finished is named, what is broken is an error.
 
-use super::scores::{Bootstrap, Evaluation, Figure, Measure, is_true, label_accuracy};
+use super::benchmarks::{Line, lines};
+use super::scores::{is_true, label_accuracy};
 use crate::exit::StageFailure;
 use crate::run_record::RunRecord;
+use crate::scores::{Bootstrap, Evaluation, Figure, Measure};
 use rzero_io::error::IoError;
 use rzero_io::layout::{RunLayout, shard_of_manifest};
 use rzero_io::manifest::read_manifest;
@@ -37,7 +39,7 @@ pub(super) struct IterationSummary {
     pub(super) missing: Vec<String>,
 }
 
-/// Held-out accuracy and its gains. Arrays are by [`Measure::ALL`].
+/// Held-out accuracy and its gains. Arrays are by [`Measure::MAIN`].
 #[derive(Debug)]
 pub(super) struct Scores {
     pub(super) evaluation: Evaluation,
@@ -48,6 +50,10 @@ pub(super) struct Scores {
     pub(super) gain_over_worked: [Option<Figure>; 3],
     /// The checkpoint itself made to work in steps, where that was measured.
     pub(super) worked: Option<(Evaluation, [Figure; 3])>,
+    /// Each pass@j.
+    pub(super) passes: Vec<(Measure, Figure)>,
+    /// Each benchmark and each average, where there is more than one benchmark.
+    pub(super) benchmarks: Vec<Line>,
 }
 
 /// What the filter made of the candidates.
@@ -85,7 +91,8 @@ pub(super) struct Training {
     pub(super) format_last: f64,
 }
 
-/// Reads a run; of its held-out problems only those of the subjects that begin with one of `subjects`, if there are any.
+/// Reads a run; of its held-out problems only those whose subject, with its benchmark before it or without,
+/// begins with one of `subjects`, if there are any.
 pub(super) fn read_run(run: &Path, subjects: &[String]) -> anyhow::Result<RunSummary> {
     let layout = RunLayout::new(run);
     let Some(record) = RunRecord::read(&layout)? else {
@@ -95,7 +102,7 @@ pub(super) fn read_run(run: &Path, subjects: &[String]) -> anyhow::Result<RunSum
     let mut overrides = BTreeSet::new();
     let mut iterations: Vec<IterationSummary> = Vec::new();
     let (mut base, mut worked_base) = (None, None);
-    for iteration in iteration_numbers(run)? {
+    for iteration in layout.iterations()? {
         let reader = IterationReader { layout: &layout, profile: &record.profile, subjects, iteration };
         let summary = reader.read(base.as_ref(), worked_base.as_ref(), &mut overrides)?;
         if let (0, Some(scores)) = (iteration, &summary.scores) {
@@ -105,17 +112,6 @@ pub(super) fn read_run(run: &Path, subjects: &[String]) -> anyhow::Result<RunSum
         iterations.push(summary);
     }
     Ok(RunSummary { run: run.to_owned(), record, overrides: overrides.into_iter().collect(), iterations })
-}
-
-/// Numbers of the folders `iter-NNN`, in order.
-fn iteration_numbers(run: &Path) -> anyhow::Result<Vec<u32>> {
-    let mut numbers = Vec::new();
-    for entry in std::fs::read_dir(run).map_err(IoError::file("read", run))? {
-        let name = entry.map_err(IoError::file("read", run))?.file_name();
-        numbers.extend(name.to_string_lossy().strip_prefix("iter-").and_then(|number| number.parse::<u32>().ok()));
-    }
-    numbers.sort_unstable();
-    Ok(numbers)
 }
 
 struct IterationReader<'a> {
@@ -168,7 +164,11 @@ impl IterationReader<'_> {
     ) -> anyhow::Result<Option<Scores>> {
         let mut rows = output.read::<EvalResult>()?;
         if !self.subjects.is_empty() {
-            rows.retain(|row| self.subjects.iter().any(|subject| row.subject.starts_with(subject.as_str())));
+            let is_asked = |row: &EvalResult| {
+                let names = [format!("{}/{}", row.benchmark, row.subject), row.subject.clone()];
+                self.subjects.iter().any(|subject| names.iter().any(|name| name.starts_with(subject.as_str())))
+            };
+            rows.retain(is_asked);
         }
         let Some(evaluation) = Evaluation::of(&rows, EvalStyle::Free)? else { return Ok(None) };
         let worked = Evaluation::of(&rows, EvalStyle::Worked)?;
@@ -178,13 +178,17 @@ impl IterationReader<'_> {
         let worked_base = if self.iteration == 0 { worked.as_ref() } else { worked_base };
         let gain = |before: Option<&Evaluation>, measure| before.and_then(|before| evaluation.gain_over(before, measure, draws));
         Ok(Some(Scores {
-            accuracy: Measure::ALL.map(|measure| evaluation.accuracy(measure, draws)),
-            gain: Measure::ALL.map(|measure| gain(base, measure)),
-            gain_over_worked: Measure::ALL.map(|measure| gain(worked_base, measure)),
+            accuracy: Measure::MAIN.map(|measure| evaluation.accuracy(measure, draws)),
+            gain: Measure::MAIN.map(|measure| gain(base, measure)),
+            gain_over_worked: Measure::MAIN.map(|measure| gain(worked_base, measure)),
             worked: worked.map(|worked| {
-                let accuracy = Measure::ALL.map(|measure| worked.accuracy(measure, draws));
+                let accuracy = Measure::MAIN.map(|measure| worked.accuracy(measure, draws));
                 (worked, accuracy)
             }),
+            passes: Measure::passes(evaluation.num_samples)
+                .map(|measure| (measure, evaluation.accuracy(measure, draws)))
+                .collect(),
+            benchmarks: lines(&evaluation, base, &self.profile.eval.groups, draws),
             evaluation,
         }))
     }

@@ -16,10 +16,22 @@ use serde_json::Value;
 use std::path::{Path, PathBuf};
 
 fn finish(run: &Path, stage: Stage, iteration: u32, phase: Phase, step: Option<u32>, write: impl FnOnce(&mut StageOutputs<'_>)) {
+    finish_with(run, stage, iteration, phase, step, "eval.groups=[]", write);
+}
+
+fn finish_with(
+    run: &Path,
+    stage: Stage,
+    iteration: u32,
+    phase: Phase,
+    step: Option<u32>,
+    setting: &str,
+    write: impl FnOnce(&mut StageOutputs<'_>),
+) {
     let args = CommonArgs {
         run: run.to_owned(),
         profile: Some(PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../pipelines/profiles/smoke.toml"))),
-        overrides: vec!["eval.bootstrap_resamples=50".to_owned()],
+        overrides: vec!["eval.bootstrap_resamples=50".to_owned(), setting.to_owned()],
         iteration,
         phase: Some(phase),
         step,
@@ -131,7 +143,7 @@ fn metrics(phase: &str, step: u32, reward_mean: f64) -> TrainMetrics {
 }
 
 fn objects(run: &Path) -> Vec<Value> {
-    read_run(run, &[]).unwrap().iterations.iter().map(json::object).collect()
+    read_run(run, &[]).unwrap().iterations.iter().map(|iteration| json::object(iteration, 2)).collect()
 }
 
 #[test]
@@ -149,6 +161,12 @@ fn a_run_is_shown_as_far_as_it_has_come() {
     assert_eq!(only_base[0]["gain_over_worked_greedy"], -30.0);
     assert_eq!(only_base[0]["worked_greedy"], 60.0);
     assert!(only_base[0]["label_accuracy"].is_null());
+    // Keys bear the number of samples, two here.
+    assert_eq!(
+        (&only_base[0]["mean2"], &only_base[0]["maj2"], &only_base[0]["pass2"]),
+        (&30.0.into(), &30.0.into(), &30.0.into())
+    );
+    assert_eq!((&only_base[0]["unparsed_greedy"], &only_base[0]["benchmarks"]), (&0.0.into(), &serde_json::json!([])));
 
     for step in 1..=2 {
         let row = [metrics("challenger", step, 0.1 * f64::from(step))];
@@ -180,7 +198,7 @@ fn a_run_is_shown_as_far_as_it_has_come() {
     assert!(done["gain_low"].as_f64().unwrap() <= 50.0 && done["gain_high"].as_f64().unwrap() >= 50.0);
     let text = show::tables(&read_run(run, &[]).unwrap(), &[]);
     for part in [
-        "profile smoke, seed 7, with eval.bootstrap_resamples=50",
+        "profile smoke, seed 7, with eval.bootstrap_resamples=50; eval.groups=[]",
         "| 0 (base)",
         "| 0, in steps",
         "66.7 [20.8, 93.9]",
@@ -206,4 +224,48 @@ fn a_damaged_table_is_an_error_that_names_it() {
     let error = read_run(run, &[]).unwrap_err();
     assert_eq!(exit_of(&error), StageExit::Input);
     assert!(format!("{error:#}").contains("eval_results-00000-of-00001.parquet"), "{error:#}");
+}
+
+/// Problems 0 to 4 are of one benchmark with two subjects, 5 to 9 of another, of which the first answer cannot be read.
+fn two_benchmarks(num_right: u64) -> Vec<EvalResult> {
+    let mut rows = eval_rows(num_right, "free");
+    for row in &mut rows {
+        row.benchmark = if row.row < 5 { "sums" } else { "words" }.to_owned();
+        row.subject = if row.row < 3 { "short" } else { "long" }.to_owned();
+        if row.row == 5 && row.eval_mode == "greedy" {
+            (row.answer, row.answer_status) = (None, "no_box".to_owned());
+        }
+    }
+    rows
+}
+
+#[test]
+fn benchmarks_and_averages_are_shown_and_an_incomplete_average_has_no_figure() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = folder.path();
+    let groups =
+        r#"eval.groups=[{ name = "both", members = ["words", "sums"] }, { name = "more", members = ["both", "proofs"] }]"#;
+    let finish = |iteration, rows: &[EvalResult]| {
+        finish_with(run, Stage::Eval, iteration, Phase::Eval, None, groups, |outputs| outputs.write_table(rows).unwrap());
+    };
+    finish(0, &two_benchmarks(3));
+    finish(1, &two_benchmarks(6));
+    let object = &objects(run)[1];
+    let [sums, words] = [&object["benchmarks"][0], &object["benchmarks"][1]];
+    assert_eq!((&sums["name"], &sums["num_items"], &sums["greedy"]), (&"sums".into(), &5.into(), &100.0.into()));
+    assert_eq!((&words["name"], &words["greedy"], &words["gain"]), (&"words".into(), &20.0.into(), &20.0.into()));
+    assert_eq!((&words["unparsed_greedy"], &words["unparsed_sampled"]), (&20.0.into(), &0.0.into()));
+    assert_eq!(sums["by_subject"][0]["subject"], "short");
+    assert_eq!((&words["by_level"][0]["level"], &words["by_level"][0]["num_items"]), (&2.into(), &5.into()));
+    let [both, more] = [&object["averages"][0], &object["averages"][1]];
+    assert_eq!((&both["greedy"], &both["gain"], &both["missing"]), (&60.0.into(), &30.0.into(), &serde_json::json!([])));
+    assert!(both["greedy_low"].as_f64().unwrap() < 60.0 && both["greedy_high"].as_f64().unwrap() > 60.0);
+    assert!(more["greedy"].is_null() && more["gain"].is_null());
+    assert_eq!(more["missing"], serde_json::json!(["proofs"]));
+    let text = show::tables(&read_run(run, &[]).unwrap(), &[]);
+    for part in ["average both", "average more: incomplete without proofs", "| sums/short", "unread greedy", "pass@2"] {
+        assert!(text.contains(part), "`{part}` is not in:\n{text}");
+    }
+    let only_words = read_run(run, &["words".to_owned()]).unwrap();
+    assert_eq!(json::object(&only_words.iterations[0], 2)["num_items"], 5);
 }

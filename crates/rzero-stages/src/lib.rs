@@ -12,6 +12,8 @@ pub mod context;
 pub mod device;
 pub mod exit;
 pub mod frame;
+#[cfg(feature = "fetch")]
+mod hub;
 pub mod inputs;
 pub mod interrupt;
 pub mod markdown;

@@ -10,7 +10,7 @@ mod averages;
 pub use averages::{Average, averages};
 
 use crate::exit::StageFailure;
-use rzero_algo::score::{Interval, bootstrap_mean, bootstrap_paired_gain, mcnemar_exact, pass_at_k};
+use rzero_algo::score::{Interval, bootstrap_mean, bootstrap_paired_gain, mcnemar_exact, pass_at_k, wilson};
 use rzero_algo::vote::{Ballot, vote};
 use rzero_schema::tables::EvalResult;
 use rzero_schema::vocab::{AnswerStatus, EvalMode, EvalStyle};
@@ -164,11 +164,18 @@ impl Evaluation {
         &self.items
     }
 
-    /// Accuracy over all problems.
+    /// Accuracy over all problems, with its bootstrap interval. Where every problem is right, or every one wrong, resampling them
+    /// says nothing, and Wilson's interval stands.
     #[must_use]
     pub fn accuracy(&self, measure: Measure, bootstrap: Bootstrap) -> Figure {
         let values = self.values(measure);
-        Figure::new(mean(&values), bootstrap_mean(&values, bootstrap.resamples, bootstrap.seed))
+        let num_items = values.len() as u64;
+        let interval = match values[0] {
+            same if same == 0.0 && values.iter().all(|value| *value == same) => wilson(0, num_items),
+            same if same == 1.0 && values.iter().all(|value| *value == same) => wilson(num_items, num_items),
+            _ => bootstrap_mean(&values, bootstrap.resamples, bootstrap.seed),
+        };
+        Figure::new(mean(&values), interval)
     }
 
     /// Accuracy over all problems without an interval, in percent points.

@@ -150,6 +150,9 @@ fn an_average_gives_its_members_the_same_weight_however_deep_they_stand() {
     assert_eq!(of_after[1].changes_from(&of_before[1]), Some(Changes::new(5, 0)));
     assert_eq!(of_after[2].gain_over(&of_before[2], Measure::Greedy, DRAWS), None);
     assert_eq!(of_after[2].changes_from(&of_before[2]), None);
+    // Where nothing can be resampled, Wilson's interval stands.
+    let figure = benchmarks(&[("a", 20, 0)]).accuracy(Measure::Greedy, DRAWS);
+    assert!(figure.low == 0.0 && (figure.high - 16.112_515_8).abs() < 1e-6, "{figure:?}");
     // Problems are resampled within a member: one that is all right moves nothing.
     let sure = benchmarks(&[("a", 5, 5), ("b", 9, 9)]);
     let figure = averages(&groups[..1], &sure)[0].accuracy(Measure::Mean, DRAWS).unwrap();

@@ -77,8 +77,8 @@ pub(super) fn table<'a>(iterations: impl Iterator<Item = (u32, &'a [Line])>) -> 
     let last_pass = Measure::passes(num_samples).last()?;
     let (pass, gain) = (last_pass.name(num_samples), format!("gain {greedy}"));
     let mut table = new_table(&[
-        "iteration",
         "benchmark",
+        "iteration",
         "problems",
         &greedy,
         &mean,
@@ -105,8 +105,8 @@ pub(super) fn table<'a>(iterations: impl Iterator<Item = (u32, &'a [Line])>) -> 
         let (unread_greedy, unread_sampled) = (unread(EvalMode::Greedy), unread(EvalMode::Sampled));
         let num_items = line.num_items.to_string();
         table.add_row([
-            iteration.to_string(),
             name,
+            iteration.to_string(),
             num_items,
             greedy,
             mean,

@@ -138,18 +138,21 @@ fn shares(evaluation: &Evaluation) -> String {
     Measure::MAIN.map(|measure| format!("{:.0}", evaluation.share(measure))).join(" / ")
 }
 
-/// One row a subject of each benchmark that has several, and one a level of each that has several; none where there is one subject only.
+/// One row a subject, where a benchmark has several, and one a level of each benchmark that has several; none where there is one subject only.
 fn parts(iterations: &[IterationSummary]) -> Option<Table> {
     let evaluation = &with_scores(iterations).next()?.1.evaluation;
+    let num_benchmarks = evaluation.by_benchmark().len();
     if evaluation.by_subject().len() == 1 {
         return None;
     }
-    let num_benchmarks = evaluation.by_benchmark().len();
     let several = |evaluation: &Evaluation| -> Vec<Part> {
-        let parts = evaluation.by_benchmark().into_iter().flat_map(|(_, benchmark)| {
-            [benchmark.by_subject(), benchmark.by_level()].into_iter().filter(|parts| parts.len() > 1).flatten()
-        });
-        parts.collect()
+        let mut parts = evaluation.by_subject();
+        if parts.len() == num_benchmarks {
+            parts.clear();
+        }
+        let levels = evaluation.by_benchmark().into_iter().map(|(_, benchmark)| benchmark.by_level());
+        parts.extend(levels.filter(|levels| levels.len() > 1).flatten());
+        parts
     };
     let mut header = vec!["subject or level".to_owned(), "problems".to_owned()];
     header.extend(with_scores(iterations).map(|(iteration, _)| iteration.to_string()));

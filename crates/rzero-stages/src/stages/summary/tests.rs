@@ -258,7 +258,8 @@ fn benchmarks_and_averages_are_shown_and_an_incomplete_average_has_no_figure() {
     assert_eq!(sums["by_subject"][0]["subject"], "short");
     assert_eq!((&words["by_level"][0]["level"], &words["by_level"][0]["num_items"]), (&2.into(), &5.into()));
     let [both, more] = [&object["averages"][0], &object["averages"][1]];
-    assert_eq!((&both["greedy"], &both["gain"], &both["missing"]), (&60.0.into(), &30.0.into(), &serde_json::json!([])));
+    assert_eq!((&both["greedy"], &both["missing"]), (&60.0.into(), &serde_json::json!([])));
+    assert!((both["gain"].as_f64().unwrap() - 30.0).abs() < 1e-9);
     assert!(both["greedy_low"].as_f64().unwrap() < 60.0 && both["greedy_high"].as_f64().unwrap() > 60.0);
     assert!(more["greedy"].is_null() && more["gain"].is_null());
     assert_eq!(more["missing"], serde_json::json!(["proofs"]));

@@ -87,9 +87,11 @@ impl Benchmark {
             .hint(format!("its first row has the fields {}; --adapter names another adapter", first_fields))
             .into());
         }
-        let num_unknown = benchmark.entries.iter().filter(|entry| entry.provenance[2].is_empty()).count();
-        if num_unknown > 0 {
-            tracing::info!("{name}: of {num_unknown} problems no revision is known; --revision says which one it is");
+        for (at, what, flag) in [(1, "licence", "--license"), (2, "revision", "--revision")] {
+            let num_unknown = benchmark.entries.iter().filter(|entry| entry.provenance[at].is_empty()).count();
+            if num_unknown > 0 {
+                tracing::info!("{name}: of {num_unknown} problems no {what} is known; {flag} says which one it is");
+            }
         }
         if !reasons.is_empty() {
             tracing::warn!("of {num_rows} rows of {name} are left out: {}", reasons.join(", "));

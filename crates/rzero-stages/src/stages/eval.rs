@@ -86,7 +86,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     if !items.is_file() && !context.is_dry_run {
         let message = format!("the held-out problems are not there: {}", items.display());
         let hint = "`just ladder` makes those of the embedded model, `just import-words FOLDER` those of the word-problem profiles, \
-             `just import-benchmarks FOLDER` those of the benchmark table";
+             `just import-sample FOLDER` those of the table of benchmarks";
         return Err(StageFailure::input(message).hint(hint).into());
     }
     let mut inputs = StageInputs::new(&context)

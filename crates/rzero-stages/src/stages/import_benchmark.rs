@@ -72,11 +72,11 @@ pub struct Args {
 /// When a file cannot be read or holds no problems, a subject has too few of them, or the set cannot be written.
 pub fn run(args: &Args) -> anyhow::Result<()> {
     start_log(Verbosity::Normal);
+    let mut takes = args.takes.iter().map(|take| read_take(take, args.lenient)).collect::<anyhow::Result<Vec<_>>>()?;
     let sources = Sources::new(args)?;
-    let takes = match args.takes.is_empty() {
-        true => sources.names.iter().map(|name| Take { name, subject: None, amount: Amount::All }).collect(),
-        false => args.takes.iter().map(|take| read_take(take, args.lenient)).collect::<anyhow::Result<Vec<_>>>()?,
-    };
+    if takes.is_empty() {
+        takes.extend(sources.names.iter().map(|name| Take { name, subject: None, amount: Amount::All }));
+    }
     if let Some(idle) = sources.names.iter().find(|name| takes.iter().all(|take| take.name != name.as_str())) {
         return Err(StageFailure::usage(format!("nothing is taken of {idle}, for which a file is named"))
             .hint(format!("add --take {idle}"))

@@ -208,7 +208,8 @@ pub(super) fn adapter_for(name: &str) -> &'static Adapter {
     beginnings.into_iter().find_map(|beginning| adapter_named(&beginning)).unwrap_or(&ADAPTERS[0])
 }
 
-fn joined(name: &str) -> String {
+/// A name without case and without what parts its words.
+pub(super) fn joined(name: &str) -> String {
     name.chars().filter(char::is_ascii_alphanumeric).map(|letter| letter.to_ascii_lowercase()).collect()
 }
 
@@ -302,3 +303,6 @@ fn first_target(row: &Row) -> Option<String> {
         scores.iter().find(|(_, score)| score.as_f64() == Some(1.0)).map(|(target, _)| target.clone())
     })
 }
+
+#[cfg(test)]
+mod tests;

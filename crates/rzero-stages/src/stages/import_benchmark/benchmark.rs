@@ -87,6 +87,12 @@ impl Benchmark {
             .hint(format!("its first row has the fields {}; --adapter names another adapter", first_fields))
             .into());
         }
+        for (at, what, flag) in [(1, "licence", "--license"), (2, "revision", "--revision")] {
+            let num_unknown = benchmark.entries.iter().filter(|entry| entry.provenance[at].is_empty()).count();
+            if num_unknown > 0 {
+                tracing::info!("{name}: of {num_unknown} problems no {what} is known; {flag} says which one it is");
+            }
+        }
         if !reasons.is_empty() {
             tracing::warn!("of {num_rows} rows of {name} are left out: {}", reasons.join(", "));
         }

@@ -1,6 +1,6 @@
 //! Which files of a folder hold a benchmark: NAME.jsonl and the like, a set of Parquet shards, or a folder of either.
 
-use super::adapters::adapter_for;
+use super::adapters::{ADAPTERS, adapter_for, joined};
 use super::read::ENDS;
 use crate::exit::StageFailure;
 use rzero_io::error::IoError;
@@ -28,25 +28,25 @@ impl Part {
 
 const TASK_FILE: &str = "task.json";
 
-/// The files of benchmark `name` in a folder: those of this very name, else those whose names choose the same adapter. None where there
-/// are no such files.
+/// The files of benchmark `name` in a folder: those of this very name, else of another spelling of it (`MATH-500` for `math500`), else, where
+/// it is the name of an adapter, those whose names begin with it (`mmlu_pro_sample500` for `mmlu_pro`). None where there are no such files.
 ///
 /// # Errors
 /// When the folder cannot be read, several tables are meant, or shards are missing.
 pub(super) fn locate(folder: &Path, name: &str) -> anyhow::Result<Option<Vec<Part>>> {
     let tables = tables(folder, true)?;
-    let adapter = adapter_for(name);
-    let is_alike = |stem: &str| !adapter.origins.is_empty() && adapter_for(stem).name == adapter.name;
-    let mut found: Vec<&Table> = tables.iter().filter(|table| table.stem == name).collect();
-    if found.is_empty() {
-        found = tables.iter().filter(|table| is_alike(&table.stem)).collect();
-    }
+    let is_begun = |stem: &str| ADAPTERS.iter().any(|adapter| adapter.name == name && adapter_for(stem).name == name);
+    let ways: [&dyn Fn(&str) -> bool; 3] = [&|stem| stem == name, &|stem| joined(stem) == joined(name), &is_begun];
+    let found = ways.iter().map(|is_meant| tables.iter().filter(|table| is_meant(&table.stem)).collect::<Vec<&Table>>());
+    let found = found.into_iter().find(|found| !found.is_empty()).unwrap_or_default();
     match found[..] {
-        [] => Ok(None),
-        [table] if table.is_folder => parts_of(&table.paths[0]).map(Some),
-        [table] => whole(&table.paths).map(Some),
-        _ => Err(several(folder, &found)),
+        [] => return Ok(None),
+        [table] if table.stem != name => tracing::info!("{name} is read from {}", table.paths[0].display()),
+        [_] => {}
+        _ => return Err(several(folder, &found)),
     }
+    let table = found[0];
+    if table.is_folder { parts_of(&table.paths[0]).map(Some) } else { whole(&table.paths).map(Some) }
 }
 
 /// The files that are meant by a path: a file, or a folder of shards or of tasks.
@@ -193,7 +193,9 @@ mod tests {
         make("bigbench_arithmetic/a_digit/task.json");
         assert_eq!(of("math500"), Ok(vec!["MATH-500.CSV".to_owned()]));
         assert_eq!(of("own"), Ok(vec!["own.jsonl".to_owned()]));
-        assert_eq!((of("README"), of("hidden"), of("other"), of("rg_easy")), (Ok(vec![]), Ok(vec![]), Ok(vec![]), Ok(vec![])));
+        for absent in ["README", "hidden", "other", "rg_easy", "math"] {
+            assert_eq!(of(absent), Ok(vec![]), "{absent}");
+        }
         assert!(of("gsm8k").unwrap_err().contains("shard 0 of 2 of `test` is missing"));
         make("gsm8k/test-00000-of-00002.parquet");
         assert_eq!(of("GSM8K").unwrap(), ["test-00000-of-00002.parquet", "test-00001-of-00002.parquet"]);
@@ -201,6 +203,11 @@ mod tests {
         assert!(of("gsm8k").unwrap_err().contains("several tables"));
         let tasks = locate(path, "bigbench-arithmetic").unwrap().unwrap();
         assert_eq!(tasks.iter().map(|part| part.task.as_deref()).collect::<Vec<_>>(), [Some("a_digit"), Some("b_digit")]);
+        // A name that goes on is another set of the same adapter, and only the adapter's own name means any of them.
+        make("rg_hard.jsonl");
+        make("mmlu_pro_mini.jsonl");
+        assert_eq!((of("rg_easy"), of("mmlu_pro_mini_2")), (Ok(vec![]), Ok(vec![])));
+        assert_eq!(of("mmlu_pro").unwrap(), ["mmlu_pro_mini.jsonl"]);
         make("math_500.jsonl");
         assert!(of("math500").unwrap_err().contains("several tables"));
         assert_eq!(of("MATH-500").unwrap(), ["MATH-500.CSV"]);

@@ -22,7 +22,7 @@ const QWEN_MATH: &str = "a45202bd16f1ec06f433442dc1152d0074773465";
 pub(super) const GSM8K: &[Origin] =
     &[origin("openai/grade-school-math", "MIT", "3101c7d5072418e28b9008a6636bde82a006892c"), origin("openai/gsm8k", "MIT", "")];
 pub(super) const MATH500: &[Origin] =
-    &[origin("openai/prm800k", "MIT", ""), origin("hiyouga/MathRuler", "Apache-2.0; as openai/prm800k: MIT", MATH_RULER)];
+    &[origin("openai/prm800k", "MIT", ""), origin("hiyouga/MathRuler", "MIT; the copy: Apache-2.0", MATH_RULER)];
 pub(super) const MINERVA_MATH: &[Origin] = &[origin("QwenLM/Qwen2.5-Math", "MIT; problems of MIT OCW: CC-BY-NC-SA", QWEN_MATH)];
 pub(super) const OLYMPIADBENCH: &[Origin] =
     &[origin("OpenBMB/OlympiadBench", "MIT", ""), origin("QwenLM/Qwen2.5-Math", "MIT", QWEN_MATH)];

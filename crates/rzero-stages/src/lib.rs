@@ -10,6 +10,8 @@ pub mod checkpoints;
 pub mod console;
 pub mod context;
 pub mod device;
+#[cfg(feature = "fetch")]
+pub mod endpoint;
 pub mod exit;
 pub mod frame;
 pub mod inputs;
@@ -21,6 +23,7 @@ pub mod policy;
 pub mod prompt;
 pub mod run_record;
 pub mod stages;
+pub mod template;
 pub mod units;
 
 /// The allocator of every binary.

@@ -134,6 +134,9 @@ fn every_profile_parses_and_names_files_that_exist() {
                     assert!(path.is_file(), "{stem} needs {}, which is not there", path.display());
                 }
             }
+            for prompt in [&profile.judge.prompt, &profile.probe.prompt] {
+                assert!(root().join(prompt).is_file(), "{stem} names {prompt}, which is not there");
+            }
             (profile.name, [profile.domain.challenger_prompt, profile.domain.solver_prompt])
         };
         assert_eq!(name, stem, "a profile bears the name of its file");

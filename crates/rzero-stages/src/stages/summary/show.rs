@@ -1,7 +1,8 @@
 //! The summary as tables for people. They are Markdown, so that they can be pasted into a document as they are.
 
 use super::collect::{Curriculum, Example, IterationSummary, RunSummary, Scores, Training};
-use super::scores::{Bootstrap, Evaluation, Figure, GroupScore};
+use super::judge;
+use super::scores::{Bootstrap, Evaluation, Figure, GroupScore, LabelAccuracy};
 use comfy_table::presets::ASCII_MARKDOWN;
 use comfy_table::{CellAlignment, Table};
 use rzero_schema::vocab::{DropReason, Stage};
@@ -30,6 +31,7 @@ pub(super) fn tables(summary: &RunSummary, subjects: &[String]) -> String {
         ("Against the base made to work in steps: how much is accuracy and not habit", against_worked(iterations)),
         (by_title, groups(iterations)),
         ("Gain over the base by subject, in the last iteration", gains_by_subject(summary)),
+        (judge::TITLE, judge::table(iterations)),
         ("Candidates and their pseudo-labels", curricula(iterations)),
         (
             "Training: reward from the first to the last step, divergence from the start of the iteration in nats a token",
@@ -140,7 +142,7 @@ fn curricula(iterations: &[IterationSummary]) -> Option<Table> {
             Some(share) => format!("{} ({share:.0} %)", curriculum.num_kept),
             None => curriculum.num_kept.to_string(),
         };
-        let labels = curriculum.labels.map_or_else(|| ABSENT.to_owned(), |(accuracy, _)| figure(accuracy));
+        let labels = curriculum.labels.and_then(|labels| labels.figure).map_or_else(|| ABSENT.to_owned(), figure);
         let num_candidates = curriculum.num_kept + curriculum.num_dropped;
         let mut row = vec![iteration.to_string(), num_candidates.to_string(), kept, labels];
         row.extend(curriculum.drops.iter().map(|(_, count)| count.to_string()));
@@ -224,10 +226,17 @@ fn notes(summary: &RunSummary) -> Vec<String> {
             gain.value, beyond.value, beyond.low, beyond.high
         ));
     }
-    let fallen =
-        each(iterations, |iteration| iteration.curriculum.as_ref()?.labels.filter(|(labels, _)| labels.value < LABEL_FLOOR));
-    for (iteration, (labels, num)) in fallen {
-        notes.push(format!("at iteration {iteration} only {:.1} % of {num} labels are true", labels.value));
+    for (iteration, curriculum) in each(iterations, |iteration| iteration.curriculum.as_ref()) {
+        let Some(LabelAccuracy { figure, num_checked, num_drawn }) = curriculum.labels else { continue };
+        if let Some(labels) = figure.filter(|labels| labels.value < LABEL_FLOOR) {
+            notes.push(format!("at iteration {iteration} only {:.1} % of {num_checked} labels are true", labels.value));
+        }
+        if num_checked < curriculum.num_kept {
+            let (num_kept, unknown) = (curriculum.num_kept, num_drawn - num_checked);
+            notes.push(format!(
+                "at iteration {iteration} {num_checked} of {num_kept} kept labels were checked: {num_drawn} were drawn, of {unknown} the truth is not known"
+            ));
+        }
     }
     if let Some((_, scores)) = with_scores(iterations).next() {
         notes.push(format!(
@@ -263,9 +272,9 @@ fn each<'a, T>(
     iterations.iter().filter_map(move |iteration| part(iteration).map(|part| (iteration.iteration, part)))
 }
 
-const ABSENT: &str = "-";
+pub(super) const ABSENT: &str = "-";
 
-fn new_table(header: &[&str]) -> Table {
+pub(super) fn new_table(header: &[&str]) -> Table {
     let mut table = Table::new();
     table.load_style(ASCII_MARKDOWN).set_header(header);
     table.column_iter_mut().skip(1).for_each(|column| {
@@ -274,7 +283,7 @@ fn new_table(header: &[&str]) -> Table {
     table
 }
 
-fn figure(figure: Figure) -> String {
+pub(super) fn figure(figure: Figure) -> String {
     format!("{:.1} [{:.1}, {:.1}]", figure.value, figure.low, figure.high)
 }
 

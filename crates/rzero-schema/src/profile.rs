@@ -283,7 +283,7 @@ impl Profile {
     pub fn experiment(&self) -> serde_json::Value {
         let mut sections = serde_json::json!(self);
         if let Some(sections) = sections.as_object_mut() {
-            sections.retain(|section, _| !["judge", "probe"].contains(&section.as_str()));
+            sections.retain(|section, _| is_of_experiment(section));
         }
         sections
     }
@@ -371,6 +371,13 @@ impl GrpoSettings {
         range("grpo.lora.targets (number of)", num_targets, |v| v >= 1, "at least 1")?;
         range("grpo.weight_ema", self.weight_ema, |v| (0.0..1.0).contains(&v), decay)
     }
+}
+
+/// Whether a dotted key, or an override of one, belongs to [`Profile::experiment`].
+#[must_use]
+pub fn is_of_experiment(key: &str) -> bool {
+    let section = key.split(['.', '=']).next().unwrap_or_default().trim();
+    !["judge", "probe"].contains(&section)
 }
 
 pub(crate) fn range<T: Copy + std::fmt::Display>(

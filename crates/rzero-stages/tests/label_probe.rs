@@ -192,7 +192,7 @@ fn what_is_typed_wrong_is_told() {
         ("--set probe.floor=1", "probe.floor"),
         ("--num-shards 2", "works on all rows at once"),
         ("--set probe.truth=human --export a.csv --truths b.csv", "cannot be used with"),
-        ("--set probe.truth=judge", "judge.endpoint is empty"),
+        ("--set probe.truth=judge", if cfg!(feature = "fetch") { "judge.endpoint is empty" } else { "cannot ask a judge" }),
     ] {
         let output = probe(&run, flags);
         assert!(output.starts_with("exit 2\n") && output.contains(expected), "{flags}: {output}");

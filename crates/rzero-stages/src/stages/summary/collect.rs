@@ -9,7 +9,7 @@ use rzero_io::layout::{RunLayout, shard_of_manifest};
 use rzero_io::manifest::read_manifest;
 use rzero_io::set::StageOutput;
 use rzero_schema::ids::Place;
-use rzero_schema::profile::Profile;
+use rzero_schema::profile::{Profile, is_of_experiment};
 use rzero_schema::tables::{CurriculumRow, DroppedRow, EvalResult, LabelCheck, TrainMetrics};
 use rzero_schema::vocab::{ChallengeStatus, DropReason, EvalStyle, Phase, Stage};
 use std::collections::{BTreeMap, BTreeSet};
@@ -20,7 +20,7 @@ use std::path::{Path, PathBuf};
 pub(super) struct RunSummary {
     pub(super) run: PathBuf,
     pub(super) record: RunRecord,
-    /// Overrides that were typed.
+    /// Overrides that were typed, of what makes the experiment.
     pub(super) overrides: Vec<String>,
     pub(super) iterations: Vec<IterationSummary>,
 }
@@ -272,7 +272,7 @@ fn add_manifests(folder: &Path, seconds: &mut BTreeMap<String, f64>, overrides: 
         } else if shard_of_manifest(&name).is_some() {
             let manifest = read_manifest(&path)?;
             *seconds.entry(manifest.stage).or_default() += manifest.seconds;
-            overrides.extend(manifest.overrides);
+            overrides.extend(manifest.overrides.into_iter().filter(|setting| is_of_experiment(setting)));
         }
     }
     Ok(())

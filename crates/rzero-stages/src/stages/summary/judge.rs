@@ -48,13 +48,13 @@ type Key<'a> = (&'a str, &'a str, &'a str, u32);
 /// Reads what the judge said of an iteration; none where it was not asked, or has not finished.
 pub(super) fn read(layout: &RunLayout, iteration: u32, subjects: &[String], draws: Bootstrap) -> anyhow::Result<Option<Judged>> {
     let place = Place { iteration, phase: Phase::Eval, step: 0 };
-    let judgements = match StageOutput::open(layout, Stage::Judge, place) {
-        Ok(output) => output.read::<Judgement>()?,
-        Err(IoError::NoOutput { .. } | IoError::MissingShards { .. }) => return Ok(None),
-        Err(error) => return Err(error.into()),
+    let open = |stage| match StageOutput::open(layout, stage, place) {
+        Ok(output) => Ok(Some(output)),
+        Err(IoError::NoOutput { .. } | IoError::MissingShards { .. }) => Ok(None),
+        Err(error) => Err(error),
     };
-    let results = StageOutput::open(layout, Stage::Eval, place)?.read::<EvalResult>()?;
-    judged(&judgements, &results, subjects, draws).map(Some)
+    let (Some(judge), Some(eval)) = (open(Stage::Judge)?, open(Stage::Eval)?) else { return Ok(None) };
+    judged(&judge.read::<Judgement>()?, &eval.read::<EvalResult>()?, subjects, draws).map(Some)
 }
 
 fn judged(judgements: &[Judgement], results: &[EvalResult], subjects: &[String], draws: Bootstrap) -> anyhow::Result<Judged> {

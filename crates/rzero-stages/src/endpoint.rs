@@ -1,9 +1,9 @@
 //! A model behind an OpenAI-compatible endpoint: prompts in, replies out, in their order, whatever the server does.
 //!
-//! Requests go out at temperature 0, several at a time, to `{endpoint}/chat/completions`, with the key in `RZERO_JUDGE_KEY` if there is one. A
-//! failure that may pass is tried again, a bounded number of times; one that stays is kept as the reason why that prompt has no reply. A
-//! server that is not there, or that refuses the key or the address, ends the stage instead: no prompt would have a reply. Replies
-//! are hostile: their size is bounded, and nothing of them is taken but a text.
+//! Requests go out at temperature 0, several at a time, to `{endpoint}/chat/completions`, with the key in `RZERO_JUDGE_KEY` if
+//! there is one. A failure that may pass is tried again, a bounded number of times; one that stays is kept as the reason why that
+//! prompt has no reply. A server that is not there, or that refuses the key or the address, ends the stage instead: no prompt would
+//! have a reply. Replies are hostile: their size is bounded, and nothing of them is taken but a text.
 
 use crate::console::Progress;
 use crate::exit::StageFailure;

@@ -1,8 +1,9 @@
 //! `judge`: a second opinion on grades, by a model behind an OpenAI-compatible endpoint.
 //!
-//! Reads the `eval_results` of eval and the problems they belong to; asks about every answer that the grader calls different or unknown, and about
-//! a share of those it calls equal, drawn by seed and key. Writes `judgements`, a table of its own: the grader's verdict stays what it is. A row that
-//! could not be judged is there without a verdict, with the reason. Optional: nothing of a run depends on it.
+//! Reads the `eval_results` of eval and the problems they belong to; asks about every answer that the grader calls different or
+//! unknown, and about a share of those it calls equal, drawn by seed and key. Writes `judgements`, a table of its own: the grader's
+//! verdict stays what it is. A row that could not be judged is there without a verdict, with the reason. Optional: nothing of a run
+//! depends on it.
 //!
 //! Departure from the released code: there the question and the true answer change places in the judge's prompt.
 

@@ -1,12 +1,13 @@
 //! `label-probe`: how many of the pseudo-labels are true, on a sample of the curriculum, and whether the loop may go on.
 //!
-//! Reads the `curriculum` of filter; writes `label_probe`, one row a question that was drawn, and the share with its Wilson interval into
-//! the manifest. Who says what is true stands in the profile: the exact evaluator, a judge model that solves the question without seeing the label, or
-//! people in a form. What cannot be checked stays in the table as unknown, is counted with its reason, and enters no share.
+//! Reads the `curriculum` of filter; writes `label_probe`, one row a question that was drawn, and the share with its Wilson
+//! interval into the manifest. Who says what is true stands in the profile: the exact evaluator, a judge model that solves the
+//! question without seeing the label, or people in a form. What cannot be checked stays in the table as unknown, is counted with
+//! its reason, and enters no share.
 //!
-//! Where the lower end of the interval lies under the profile's floor, the stage ends with exit code 5, after its output is written and whenever it is
-//! asked again. The floor decides no row, so a lower one lets the same output pass. That is all that a run learns of the truth: it never
-//! labels, drops or weighs a question.
+//! Where the lower end of the interval lies under the profile's floor, the stage ends with exit code 5, after its output is written
+//! and whenever it is asked again. The floor decides no row, so a lower one lets the same output pass. That is all that a run
+//! learns of the truth: it never labels, drops or weighs a question.
 
 mod form;
 

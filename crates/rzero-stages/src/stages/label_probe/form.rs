@@ -1,7 +1,8 @@
-//! The form in which people say what is true: a CSV file of challenge_id, question, pseudo_label and truth, which is left empty for them.
+//! The form in which people say what is true: a CSV file of challenge_id, question, pseudo_label and truth, which is left empty for
+//! them.
 //!
-//! Read back, every row must be a question of the sample: the same id alone may be another run's. A row that is not filled, or was taken out, is one that
-//! nobody checked.
+//! Read back, every row must be a question of the sample: the same id alone may be another run's. A row that is not filled, or was
+//! taken out, is one that nobody checked.
 
 use crate::exit::StageFailure;
 use csv::{ReaderBuilder, StringRecord, Trim, Writer};

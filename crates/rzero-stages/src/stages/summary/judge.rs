@@ -1,7 +1,7 @@
 //! What a judge says of an iteration's grades, beside what the grader says: both accuracies, and where the two disagree.
 //!
-//! Reads `judgements` where there are any, and the `eval_results` they speak of. Accuracies are of completions in the model's own way of working;
-//! the counts are of every row that was asked about.
+//! Reads `judgements` where there are any, and the `eval_results` they speak of. Accuracies are of completions in the model's own
+//! way of working; the counts are of every row that was asked about.
 
 use super::collect::IterationSummary;
 use super::scores::{Bootstrap, Figure};

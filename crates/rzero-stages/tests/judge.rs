@@ -187,7 +187,8 @@ fn every_reply_and_every_failure_has_its_row() {
 #[test]
 fn rows_do_not_depend_on_shards_and_what_is_done_is_not_asked_again() {
     let verdicts = ["different", "equal", "equal", "unknown", "equal", "equal", "equal", "equal", "none", "equal", "equal"];
-    let server = Server::new(|request| Answer::Says(if problem(request) % 2 == 0 { "EQUAL" } else { "DIFFERENT" }.to_owned()));
+    let server =
+        Server::new(|request| Answer::Says(if problem(request).is_multiple_of(2) { "EQUAL" } else { "DIFFERENT" }.to_owned()));
     let whole = evaluated(&verdicts);
     assert!(judge(&whole, &server.endpoint, "").starts_with("exit 0\n"));
     let expected = judgements(&whole);

@@ -134,9 +134,10 @@ fn every_profile_parses_and_names_files_that_exist() {
                     assert!(path.is_file(), "{stem} needs {}, which is not there", path.display());
                 }
             }
-            let own = profile.eval.benchmarks.into_iter().map(|benchmark| benchmark.solver_prompt);
-            let prompts = [profile.domain.challenger_prompt, profile.domain.solver_prompt].into_iter().chain(own).collect();
-            (profile.name, prompts)
+            let settings =
+                [&profile.judge.prompt, &profile.probe.prompt, &profile.domain.challenger_prompt, &profile.domain.solver_prompt];
+            let own = profile.eval.benchmarks.iter().map(|benchmark| &benchmark.solver_prompt);
+            (profile.name.clone(), settings.into_iter().chain(own).cloned().collect())
         };
         assert_eq!(name, stem, "a profile bears the name of its file");
         for prompt in prompts {

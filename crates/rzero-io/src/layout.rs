@@ -122,6 +122,12 @@ impl RunLayout {
         self.phase_folder(iteration, phase).join(CHECKPOINT)
     }
 
+    /// The form in which people say which pseudo-labels of an iteration are true. It belongs to them, so it lies in no stage's folder.
+    #[must_use]
+    pub fn truths_form(&self, iteration: u32) -> PathBuf {
+        self.phase_folder(iteration, Phase::Curriculum).join("truths.csv")
+    }
+
     /// Where training left the checkpoint in `folder`: its iteration and phase, and its step unless it is the phase's last.
     /// `None` for a folder that is no checkpoint of this run.
     #[must_use]

@@ -65,7 +65,7 @@ pub struct JudgeSettings {
     pub model: String,
     /// Prompt with the problem, the gold answer and the prediction, relative to the project's root.
     pub prompt: String,
-    /// Share of the rows that the grader calls equal which the judge is asked about as well.
+    /// Share of the rows that the grader calls equal which the judge is asked about as well; drawn by the seed.
     pub equal_share: f64,
     /// Longest reply, in tokens.
     pub max_tokens: u32,
@@ -83,6 +83,8 @@ pub struct ProbeSettings {
     pub sample_size: u64,
     /// Who says what is true.
     pub truth: TruthSource,
+    /// Prompt with the question alone, for a judge that says what is true; relative to the project's root.
+    pub prompt: String,
     /// The loop stops where the lower end of the 95 % interval of the true share lies under this; 0 never stops it.
     pub floor: f64,
 }

@@ -10,6 +10,8 @@ pub mod checkpoints;
 pub mod console;
 pub mod context;
 pub mod device;
+#[cfg(feature = "fetch")]
+pub mod endpoint;
 pub mod exit;
 pub mod frame;
 #[cfg(feature = "fetch")]
@@ -25,6 +27,7 @@ pub mod prompt;
 pub mod run_record;
 pub mod scores;
 pub mod stages;
+pub mod template;
 pub mod units;
 
 /// The allocator of every binary.

@@ -15,7 +15,7 @@ use sha2::{Digest, Sha256};
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// Failures in a row, without a byte between them, after which the fetch gives up.
 const MAX_FAILURES: u32 = 6;
@@ -93,20 +93,10 @@ pub(crate) fn fetch(
             return Err(hub.unreachable(&problem));
         }
         tracing::warn!(file = file.name, bytes = part.num_bytes, "the transfer broke off and goes on: {problem}");
-        wait(FIRST_WAIT * 2u32.pow(failures - 1), interrupt)?;
+        interrupt.wait(FIRST_WAIT * 2u32.pow(failures - 1))?;
     }
     let record = part.finish(&announced)?;
     Ok(Fetched { record, part: Some(path) })
-}
-
-/// Waits, unless told to stop.
-fn wait(how_long: Duration, interrupt: &Interrupt) -> anyhow::Result<()> {
-    let until = Instant::now() + how_long;
-    while Instant::now() < until {
-        interrupt.check()?;
-        std::thread::sleep(Duration::from_millis(50));
-    }
-    Ok(())
 }
 
 /// What a fetch that was stopped had put under its name. Without an announced digest it is fetched again: such files are small.

@@ -4,11 +4,13 @@
 //! Accuracies, shares and gains are percent points from 0 to 100, in both forms; intervals are 95 %. Rewards, divergences (nats a token)
 //! and seconds are as in the tables.
 //!
-//! [`collect`] reads the run, [`scores`], [`benchmarks`] and [`crate::scores`] compute, [`show`] and [`json`] print.
+//! [`collect`] reads the run, [`scores`], [`benchmarks`] and [`crate::scores`] compute, [`show`] and [`json`] print; [`judge`] does all
+//! three for second opinions.
 
 mod benchmarks;
 mod collect;
 mod json;
+mod judge;
 mod scores;
 mod show;
 #[cfg(test)]

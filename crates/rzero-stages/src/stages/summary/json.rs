@@ -2,6 +2,7 @@
 
 use super::benchmarks::Line;
 use super::collect::{Curriculum, Example, IterationSummary, Scores, Training};
+use super::judge;
 use crate::scores::{Evaluation, Figure, Measure, Part};
 use rzero_schema::vocab::EvalMode;
 use serde_json::{Map, Value, json};
@@ -14,6 +15,7 @@ pub(super) fn object(iteration: &IterationSummary, num_samples: u32) -> Value {
     let num_samples = iteration.scores.as_ref().map_or(num_samples, |scores| scores.evaluation.num_samples);
     add_scores(&mut object, iteration.scores.as_ref(), num_samples);
     add_curriculum(&mut object, iteration.curriculum.as_ref());
+    object.insert("judge".to_owned(), judge::object(iteration.judged.as_ref()));
     object.insert("challenger".to_owned(), training(iteration.challenger.as_ref()));
     object.insert("solver".to_owned(), training(iteration.solver.as_ref()));
     let seconds: f64 = iteration.seconds_by_stage.values().sum();
@@ -113,10 +115,12 @@ fn line(line: &Line) -> Value {
 
 fn add_curriculum(object: &mut Map<String, Value>, curriculum: Option<&Curriculum>) {
     let labels = curriculum.and_then(|curriculum| curriculum.labels);
-    object.insert("label_accuracy".to_owned(), json!(labels.map(|(figure, _)| figure.value)));
-    object.insert("label_low".to_owned(), json!(labels.map(|(figure, _)| figure.low)));
-    object.insert("label_high".to_owned(), json!(labels.map(|(figure, _)| figure.high)));
-    object.insert("num_labels_checked".to_owned(), json!(labels.map(|(_, num)| num)));
+    let figure = labels.and_then(|labels| labels.figure);
+    object.insert("label_accuracy".to_owned(), json!(figure.map(|figure| figure.value)));
+    object.insert("label_low".to_owned(), json!(figure.map(|figure| figure.low)));
+    object.insert("label_high".to_owned(), json!(figure.map(|figure| figure.high)));
+    object.insert("num_labels_checked".to_owned(), json!(labels.map(|labels| labels.num_checked)));
+    object.insert("num_labels_drawn".to_owned(), json!(labels.map(|labels| labels.num_drawn)));
     object.insert("num_kept".to_owned(), json!(curriculum.map(|curriculum| curriculum.num_kept)));
     object.insert("num_dropped".to_owned(), json!(curriculum.map(|curriculum| curriculum.num_dropped)));
     let kept_share = curriculum.and_then(Curriculum::kept_share);

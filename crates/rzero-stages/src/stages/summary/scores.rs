@@ -1,21 +1,35 @@
-//! From pseudo-labels to the share of them that is true, in percent points.
+//! From checked pseudo-labels to the share of them that is true, in percent points.
 
 use crate::scores::Figure;
-use rzero_algo::arithmetic::true_answer;
-use rzero_algo::equivalence::equivalent;
 use rzero_algo::score::wilson;
-use rzero_schema::tables::CurriculumRow;
+use rzero_schema::tables::LabelCheck;
+use rzero_schema::vocab::Verdict;
 
-/// How many pseudo-labels are true, among the questions whose answer can be computed; none where none can.
-pub(super) fn label_accuracy(rows: &[CurriculumRow]) -> Option<(Figure, u64)> {
-    let verdicts: Vec<bool> = rows.iter().filter_map(is_true).collect();
-    let (num_true, num) = (verdicts.iter().filter(|is_true| **is_true).count() as u64, verdicts.len() as u64);
-    (num > 0).then(|| (Figure::new(num_true as f64 / num as f64, wilson(num_true, num)), num))
+/// How many of the pseudo-labels that were drawn are true.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct LabelAccuracy {
+    /// Share of the checked ones; none where none could be checked.
+    pub(super) figure: Option<Figure>,
+    pub(super) num_checked: u64,
+    pub(super) num_drawn: u64,
 }
 
-/// Whether a pseudo-label is the true answer; none where that cannot be computed.
-pub(super) fn is_true(row: &CurriculumRow) -> Option<bool> {
-    true_answer(&row.question).map(|truth| equivalent(&truth, &row.pseudo_label))
+impl LabelAccuracy {
+    pub(super) fn of(checks: &[LabelCheck]) -> Self {
+        let verdicts: Vec<bool> = checks.iter().filter_map(is_true).collect();
+        let (num_true, num) = (verdicts.iter().filter(|is_true| **is_true).count() as u64, verdicts.len() as u64);
+        let figure = (num > 0).then(|| Figure::new(num_true as f64 / num as f64, wilson(num_true, num)));
+        Self { figure, num_checked: num, num_drawn: checks.len() as u64 }
+    }
+}
+
+/// Whether a pseudo-label is the true answer; none where that could not be told.
+pub(super) fn is_true(check: &LabelCheck) -> Option<bool> {
+    match check.verdict.parse() {
+        Ok(Verdict::Equal) => Some(true),
+        Ok(Verdict::Different) => Some(false),
+        _ => None,
+    }
 }
 
 #[cfg(test)]
@@ -24,20 +38,23 @@ mod tests {
     use super::*;
 
     #[test]
-    fn labels_are_held_against_the_exact_evaluator() {
-        let row = |question: &str, label: &str| CurriculumRow {
+    fn the_truth_that_is_not_known_enters_no_share() {
+        let check = |verdict: &str| LabelCheck {
             challenge_id: String::new(),
             row: 0,
-            question: question.to_owned(),
-            pseudo_label: label.to_owned(),
+            question: "2+3".to_owned(),
+            pseudo_label: "5".to_owned(),
             vote_share: 0.5,
-            margin: 0.1,
-            gate_version: 1,
+            truth_source: "exact".to_owned(),
+            truth: None,
+            verdict: verdict.to_owned(),
+            judge_reply: None,
         };
-        let rows = [row("2+3*4", "14"), row("2-3", "-1"), row("2*2", "5"), row("what is love?", "3")];
-        let (figure, num) = label_accuracy(&rows).unwrap();
-        assert_eq!(num, 3);
+        let checks = ["equal", "equal", "different", "unknown"].map(check);
+        let labels = LabelAccuracy::of(&checks);
+        let figure = labels.figure.unwrap();
+        assert_eq!((labels.num_checked, labels.num_drawn), (3, 4));
         assert!((figure.value - 200.0 / 3.0).abs() < 1e-9 && figure.low > 15.0 && figure.high < 95.0);
-        assert!(label_accuracy(&rows[3..]).is_none());
+        assert_eq!(LabelAccuracy::of(&checks[3..]), LabelAccuracy { figure: None, num_checked: 0, num_drawn: 1 });
     }
 }

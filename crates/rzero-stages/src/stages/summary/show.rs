@@ -2,6 +2,8 @@
 
 use super::benchmarks;
 use super::collect::{Curriculum, Example, IterationSummary, RunSummary, Scores, Training};
+use super::judge;
+use super::scores::LabelAccuracy;
 use crate::markdown::{ABSENT, figure, new_table, optional_gain, optional_share, percent};
 use crate::scores::{Bootstrap, Evaluation, Measure, Part};
 use comfy_table::Table;
@@ -34,6 +36,7 @@ pub(super) fn tables(summary: &RunSummary, subjects: &[String]) -> String {
         (format!("Accuracy by level, %: {names}"), levels(iterations)),
         (format!("Accuracy by subject and level in each iteration, %: {names}"), parts(iterations)),
         ("Gain over the base by subject, in the last iteration".to_owned(), gains_by_subject(summary)),
+        (judge::TITLE.to_owned(), judge::table(iterations)),
         ("Candidates and their pseudo-labels".to_owned(), curricula(iterations)),
         (
             "Training: reward from the first to the last step, divergence from the start of the iteration in nats a token"
@@ -203,7 +206,7 @@ fn curricula(iterations: &[IterationSummary]) -> Option<Table> {
             Some(share) => format!("{} ({share:.0} %)", curriculum.num_kept),
             None => curriculum.num_kept.to_string(),
         };
-        let labels = curriculum.labels.map_or_else(|| ABSENT.to_owned(), |(accuracy, _)| figure(accuracy));
+        let labels = curriculum.labels.and_then(|labels| labels.figure).map_or_else(|| ABSENT.to_owned(), figure);
         let num_candidates = curriculum.num_kept + curriculum.num_dropped;
         let mut row = vec![iteration.to_string(), num_candidates.to_string(), kept, labels];
         row.extend(curriculum.drops.iter().map(|(_, count)| count.to_string()));
@@ -287,10 +290,17 @@ fn notes(summary: &RunSummary) -> Vec<String> {
             gain.value, beyond.value, beyond.low, beyond.high
         ));
     }
-    let fallen =
-        each(iterations, |iteration| iteration.curriculum.as_ref()?.labels.filter(|(labels, _)| labels.value < LABEL_FLOOR));
-    for (iteration, (labels, num)) in fallen {
-        notes.push(format!("at iteration {iteration} only {:.1} % of {num} labels are true", labels.value));
+    for (iteration, curriculum) in each(iterations, |iteration| iteration.curriculum.as_ref()) {
+        let Some(LabelAccuracy { figure, num_checked, num_drawn }) = curriculum.labels else { continue };
+        if let Some(labels) = figure.filter(|labels| labels.value < LABEL_FLOOR) {
+            notes.push(format!("at iteration {iteration} only {:.1} % of {num_checked} labels are true", labels.value));
+        }
+        if num_checked < curriculum.num_kept {
+            let (num_kept, unknown) = (curriculum.num_kept, num_drawn - num_checked);
+            notes.push(format!(
+                "at iteration {iteration} {num_checked} of {num_kept} kept labels were checked: {num_drawn} were drawn, of {unknown} the truth is not known"
+            ));
+        }
     }
     if let Some((_, scores)) = with_scores(iterations).next() {
         notes.push(format!(

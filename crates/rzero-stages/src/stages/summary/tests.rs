@@ -10,7 +10,7 @@ use crate::exit::{StageExit, exit_of};
 use crate::frame::run_stage;
 use crate::inputs::StageInputs;
 use crate::outputs::StageOutputs;
-use rzero_schema::tables::{CurriculumRow, DroppedRow, EvalResult, TrainMetrics};
+use rzero_schema::tables::{CurriculumRow, DroppedRow, EvalResult, Judgement, LabelCheck, TrainMetrics};
 use rzero_schema::vocab::{Phase, Stage};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
@@ -142,6 +142,46 @@ fn metrics(phase: &str, step: u32, reward_mean: f64) -> TrainMetrics {
     }
 }
 
+/// What the label probe says of that curriculum, the truth of whose second question it does not know.
+fn probe(outputs: &mut StageOutputs<'_>) {
+    let check = |row: u64, question: &str, label: &str, verdict: &str| LabelCheck {
+        challenge_id: format!("001/curriculum/00/{row:05}"),
+        row,
+        question: question.to_owned(),
+        pseudo_label: label.to_owned(),
+        vote_share: 0.5,
+        truth_source: "human".to_owned(),
+        truth: None,
+        verdict: verdict.to_owned(),
+        judge_reply: None,
+    };
+    let checks = [check(0, "1+1", "2", "equal"), check(1, "2*3", "6", "unknown"), check(2, "9-4", "4", "different")];
+    outputs.write_table(&checks).unwrap();
+}
+
+/// A judge that was asked about every sampled answer and contradicts the grader on the first `num_contradicted` problems.
+fn judgements(results: &[EvalResult], num_contradicted: u64) -> Vec<Judgement> {
+    let word = |is_equal: bool| if is_equal { "equal" } else { "different" }.to_owned();
+    results
+        .iter()
+        .filter(|row| row.eval_mode == "sampled")
+        .map(|row| Judgement {
+            item_id: row.item_id.clone(),
+            row: row.row,
+            benchmark: row.benchmark.clone(),
+            eval_style: row.eval_style.clone(),
+            eval_mode: row.eval_mode.clone(),
+            sample: row.sample,
+            gold: row.gold.clone(),
+            answer: row.answer.clone(),
+            verdict: row.verdict.clone(),
+            judge_verdict: (row.row < 9).then(|| word(row.is_correct != (row.row < num_contradicted))),
+            judge_reply: String::new(),
+            judge_model: "judge-1".to_owned(),
+        })
+        .collect()
+}
+
 fn objects(run: &Path) -> Vec<Value> {
     read_run(run, &[]).unwrap().iterations.iter().map(|iteration| json::object(iteration, 2)).collect()
 }
@@ -173,6 +213,9 @@ fn a_run_is_shown_as_far_as_it_has_come() {
         finish(run, Stage::GrpoStep, 1, Phase::Challenger, Some(step), |outputs| outputs.write_table(&row).unwrap());
     }
     finish(run, Stage::Filter, 1, Phase::Curriculum, None, curriculum);
+    assert_eq!(objects(run)[1]["missing"], serde_json::json!(["eval", "label-probe", "solver step 1"]));
+    assert!(objects(run)[1]["label_accuracy"].is_null());
+    finish(run, Stage::LabelProbe, 1, Phase::Curriculum, None, probe);
     let row = [metrics("solver", 1, 0.5)];
     finish(run, Stage::GrpoStep, 1, Phase::Solver, Some(1), |outputs| outputs.write_table(&row).unwrap());
     let half = &objects(run)[1];
@@ -182,7 +225,11 @@ fn a_run_is_shown_as_far_as_it_has_come() {
         (&half["num_kept"], &half["num_dropped"], &half["kept_share"]),
         (&Value::from(3), &Value::from(1), &Value::from(75.0))
     );
-    assert!((half["label_accuracy"].as_f64().unwrap() - 200.0 / 3.0).abs() < 1e-9);
+    assert_eq!(
+        (&half["label_accuracy"], &half["num_labels_checked"], &half["num_labels_drawn"]),
+        (&Value::from(50.0), &Value::from(2), &Value::from(3))
+    );
+    assert_eq!((&half["examples"][1]["is_true"], &half["examples"][2]["is_true"]), (&Value::Null, &Value::from(false)));
     assert_eq!((&half["drops"]["malformed"], &half["malformed"]["no_boxed_answer"]), (&Value::from(1), &Value::from(1)));
     assert_eq!((&half["challenger"]["reward_first"], &half["challenger"]["reward_last"]), (&Value::from(0.1), &Value::from(0.2)));
 
@@ -201,14 +248,51 @@ fn a_run_is_shown_as_far_as_it_has_come() {
         "profile smoke, seed 7, with eval.bootstrap_resamples=50; eval.groups=[]",
         "| 0 (base)",
         "| 0, in steps",
-        "66.7 [20.8, 93.9]",
+        "50.0 [9.5, 90.5]",
         "0.500 -> 0.600",
         "1: 9-4 -> 4 (50 % of the votes, FALSE)",
         "of the +50.0 points of greedy gain at iteration 1, +30.0 are what the base gains by being made to work in steps, +20.0",
-        "at iteration 1 only 66.7 % of 3 labels are true",
+        "at iteration 1 only 50.0 % of 2 labels are true",
+        "at iteration 1 2 of 3 kept labels were checked: 3 were drawn, of 1 the truth is not known",
     ] {
         assert!(text.contains(part), "`{part}` is not in:\n{text}");
     }
+}
+
+#[test]
+fn both_figures_stand_where_a_judge_was_asked() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = folder.path();
+    let results = eval_rows(3, "free");
+    finish(run, Stage::Eval, 0, Phase::Eval, None, |outputs| outputs.write_table(&results).unwrap());
+    assert!(objects(run)[0]["judge"].is_null());
+    assert!(!show::tables(&read_run(run, &[]).unwrap(), &[]).contains("judge"));
+    // Of the right answers it takes one for wrong; of the seven wrong ones it calls none right and leaves one open.
+    let rows = judgements(&results, 1);
+    finish(run, Stage::Judge, 0, Phase::Eval, None, |outputs| outputs.write_table(&rows).unwrap());
+    let judge = &objects(run)[0]["judge"];
+    assert_eq!((&judge["mean2"]["grader"]["value"], &judge["mean2"]["judge"]["value"]), (&Value::from(30.0), &Value::from(20.0)));
+    assert_eq!(judge["greedy"]["grader"], judge["greedy"]["judge"]);
+    assert_eq!(objects(run)[0]["mean2"], 30.0);
+    let of = |verdict: &str| judge["by_grader_verdict"][verdict].clone();
+    assert_eq!(of("equal"), serde_json::json!({"num_asked": 6, "num_judged": 6, "num_judged_equal": 4}));
+    assert_eq!(of("different"), serde_json::json!({"num_asked": 14, "num_judged": 12, "num_judged_equal": 0}));
+    let text = show::tables(&read_run(run, &[]).unwrap(), &[]);
+    for part in ["Graded again by a judge", "4 of 6", "0 of 12", "judge-1", "30.0 ["] {
+        assert!(text.contains(part), "`{part}` is not in:\n{text}");
+    }
+}
+
+#[test]
+fn judgements_of_other_answers_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = folder.path();
+    let mut results = eval_rows(3, "free");
+    finish(run, Stage::Judge, 0, Phase::Eval, None, |outputs| outputs.write_table(&judgements(&results, 0)).unwrap());
+    results.iter_mut().for_each(|row| row.answer = Some("9".to_owned()));
+    finish(run, Stage::Eval, 0, Phase::Eval, None, |outputs| outputs.write_table(&results).unwrap());
+    let error = read_run(run, &[]).unwrap_err();
+    assert!(exit_of(&error) == StageExit::Input && error.to_string().contains("item-0"), "{error:#}");
 }
 
 #[test]

@@ -141,7 +141,8 @@ fn shares(evaluation: &Evaluation) -> String {
     Measure::MAIN.map(|measure| format!("{:.0}", evaluation.share(measure))).join(" / ")
 }
 
-/// One row a subject, where a benchmark has several, and one a level of each benchmark that has several; none where there is one subject only.
+/// One row a subject, where a benchmark has several, and one a level of each benchmark that has several; none where there is one
+/// subject only.
 fn parts(iterations: &[IterationSummary]) -> Option<Table> {
     let evaluation = &with_scores(iterations).next()?.1.evaluation;
     let num_benchmarks = evaluation.by_benchmark().len();

@@ -44,6 +44,7 @@ stage() {
         echo "stopped with exit code $code at: $*" >&2
         # 127: there is no such program. Only a fault that may pass by itself is worth the advice to try again.
         case $code in
+            5) echo "hint: the labels are too often false: look at the table label_probe; set=\"probe.floor=NUMBER\" with a lower number goes on from here" >&2 ;;
             75) echo "hint: nothing was lost; the same command goes on from here" >&2 ;;
             127) echo "hint: build the binaries with \`just setup\`" >&2 ;;
             *) echo "hint: once the cause is gone, the same command goes on from here" >&2 ;;

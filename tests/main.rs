@@ -9,6 +9,7 @@
 //! | `accelerator.rs` | the path of an accelerator, on the CPU, against the CPU's own |
 //! | `hostile_model.rs` | what becomes of a model that writes nonsense |
 //! | `conversation.rs` | prompts that are conversations, written by a model's chat template |
+//! | `benchmarks.rs` | made-up benchmarks through the real `eval`, its comparison and the summary |
 //! | `just.rs` | how the others call `just` |
 //!
 //! `fixtures/` holds inputs and says where they come from, `snapshots/` what commands are expected to print.
@@ -17,6 +18,7 @@
 
 mod accelerator;
 mod at_size;
+mod benchmarks;
 mod conversation;
 mod dag;
 mod hostile_model;

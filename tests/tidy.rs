@@ -120,7 +120,7 @@ fn every_profile_parses_and_names_files_that_exist() {
         let text = read(&path);
         let (name, prompts) = if text.contains("\n[corpus]\n") {
             let profile = PretrainProfile::from_toml(&text).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
-            (profile.name, [profile.challenger_prompt, profile.solver_prompt])
+            (profile.name, vec![profile.challenger_prompt, profile.solver_prompt])
         } else {
             let profile = Profile::from_toml(&text, &[]).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
             // Other models and benchmarks are fetched or imported, and no part of this project.
@@ -134,7 +134,10 @@ fn every_profile_parses_and_names_files_that_exist() {
                     assert!(path.is_file(), "{stem} needs {}, which is not there", path.display());
                 }
             }
-            (profile.name, [profile.domain.challenger_prompt, profile.domain.solver_prompt])
+            let settings =
+                [&profile.judge.prompt, &profile.probe.prompt, &profile.domain.challenger_prompt, &profile.domain.solver_prompt];
+            let own = profile.eval.benchmarks.iter().map(|benchmark| &benchmark.solver_prompt);
+            (profile.name.clone(), settings.into_iter().chain(own).cloned().collect())
         };
         assert_eq!(name, stem, "a profile bears the name of its file");
         for prompt in prompts {
@@ -164,7 +167,7 @@ fn every_ablation_is_one_override_of_the_default_profile() {
 /// Prompts of the embedded model are tokens: a final newline would be one more, and not in its vocabulary.
 #[test]
 fn prompts_of_the_embedded_model_end_where_their_last_token_ends() {
-    for name in ["challenger", "solver"] {
+    for name in ["challenger", "solver", "spoken"] {
         let path = root().join(format!("pipelines/prompts/tiny/{name}.jinja"));
         assert!(read(&path).ends_with('>'), "{} ends with white space", path.display());
     }

@@ -116,6 +116,38 @@ fn a_finished_run_is_left_alone_and_another_seed_or_profile_is_refused() {
     }
 }
 
+#[test]
+fn a_loop_whose_labels_are_too_often_false_stops_and_goes_on_with_a_lower_floor() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = folder.path().join("run");
+    let with = |floor: &str| {
+        let mut command = smoke(&run, 1, 2);
+        // `set` is a variable of the recipes, and those stand before the recipe's name.
+        let arguments: Vec<std::ffi::OsString> = command.get_args().map(ToOwned::to_owned).collect();
+        let mut changed = just();
+        changed.arg(format!("set=probe.floor={floor}")).args(&arguments[1..]).stdout(Stdio::null());
+        command = changed;
+        let output = command.output().expect("just is installed");
+        (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    let solver = RunLayout::new(&run).phase_folder(1, Phase::Solver);
+    for _ in 0..2 {
+        let (code, text) = with("0.99");
+        assert_eq!(code, Some(5), "{text}");
+        assert!(text.contains("labels: ") && text.contains("probe.floor") && text.contains("hint:"), "{text}");
+        assert!(!solver.exists());
+    }
+    let (code, text) = with("0.01");
+    assert!(code == Some(0) && solver.exists(), "{text}");
+    // The floor is no part of the experiment: the bytes are those of a run without one. What it began with stands in run.json alone.
+    let without_record = |files: &BTreeMap<PathBuf, Vec<u8>>| {
+        let mut files = files.clone();
+        files.remove(Path::new("run.json"));
+        files
+    };
+    assert_same_files(&without_record(&lasting_files(&run)), &without_record(&undisturbed().1), "after a stop");
+}
+
 fn rows<T: Table + PartialEq + std::fmt::Debug>(run: &Path, stage: Stage, place: Place) -> Vec<T> {
     StageOutput::open(&RunLayout::new(run), stage, place).unwrap().read::<T>().unwrap()
 }
@@ -148,7 +180,10 @@ fn shards_and_threads_change_no_row_and_no_checkpoint() {
     let of_one_process = |files: &BTreeMap<PathBuf, Vec<u8>>| -> BTreeMap<PathBuf, Vec<u8>> {
         let is_wanted = |path: &Path| {
             let text = path.to_string_lossy();
-            text.contains("/filter/") || text.contains("/grpo-step/") || text.contains("/checkpoint/")
+            text.contains("/filter/")
+                || text.contains("/label-probe/")
+                || text.contains("/grpo-step/")
+                || text.contains("/checkpoint/")
         };
         files.iter().filter(|(path, _)| is_wanted(path)).map(|(path, bytes)| (path.clone(), bytes.clone())).collect()
     };

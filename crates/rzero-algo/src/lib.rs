@@ -10,6 +10,7 @@ pub mod advantage;
 mod algebra;
 pub mod answer;
 pub mod arithmetic;
+pub mod choice;
 pub mod curriculum;
 pub mod equivalence;
 pub mod normalize;

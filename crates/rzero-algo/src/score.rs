@@ -1,4 +1,4 @@
-//! Scores with their uncertainty: bootstrap and Wilson intervals, and the unbiased pass@k.
+//! Scores with their uncertainty: bootstrap and Wilson intervals, McNemar's test, and the unbiased pass@k.
 //!
 //! Every figure that the project reports carries an interval from here. All intervals are 95 %.
 
@@ -25,16 +25,26 @@ pub struct Interval {
 /// both ends are not a number.
 #[must_use]
 pub fn bootstrap_mean(values: &[f64], resamples: u32, seed: u64) -> Interval {
-    if values.is_empty() || resamples == 0 {
+    bootstrap_weighted(&[(1.0, values)], resamples, seed)
+}
+
+/// Percentile bootstrap interval of a weighted sum of means, such as an average over benchmarks: the values of each part are
+/// resampled by themselves, as in [`bootstrap_mean`], and each part has random streams of its own.
+#[must_use]
+pub fn bootstrap_weighted(parts: &[(f64, &[f64])], resamples: u32, seed: u64) -> Interval {
+    if parts.is_empty() || parts.iter().any(|(_, values)| values.is_empty()) || resamples == 0 {
         return Interval { low: f64::NAN, high: f64::NAN };
     }
     let mut means: Vec<f64> = (0..resamples)
         .into_par_iter()
         .map(|sample| {
-            let key = StreamKey { run_seed: seed, iteration: 0, phase: Phase::Eval, step: 0, row: 0, sample };
-            let mut stream = random_stream("bootstrap", &key);
-            let sum: f64 = (0..values.len()).map(|_| values[uniform_below(&mut stream, values.len() as u64) as usize]).sum();
-            sum / values.len() as f64
+            let resampled = parts.iter().zip(0_u64..).map(|((weight, values), row)| {
+                let key = StreamKey { run_seed: seed, iteration: 0, phase: Phase::Eval, step: 0, row, sample };
+                let mut stream = random_stream("bootstrap", &key);
+                let sum: f64 = (0..values.len()).map(|_| values[uniform_below(&mut stream, values.len() as u64) as usize]).sum();
+                weight * (sum / values.len() as f64)
+            });
+            resampled.sum()
         })
         .collect();
     means.sort_by(f64::total_cmp);
@@ -62,6 +72,26 @@ pub fn wilson(successes: u64, trials: u64) -> Interval {
     let centre = (share + z_squared / (2.0 * count)) / scale;
     let half_width = NORMAL_97_5 / scale * (share * (1.0 - share) / count + z_squared / (4.0 * count * count)).sqrt();
     Interval { low: (centre - half_width).max(0.0), high: (centre + half_width).min(1.0) }
+}
+
+/// McNemar's exact test (1947) of two sets of verdicts on the same problems: the two-sided binomial probability of problems changing
+/// sides as unevenly as `gained` and `lost` if either side were as likely, `min(1, 2 P[X <= min(gained, lost)])` with
+/// `X ~ B(gained + lost, 1/2)`. 1 where nothing changed.
+#[must_use]
+pub fn mcnemar_exact(gained: u64, lost: u64) -> f64 {
+    let (fewer, changed) = (gained.min(lost), gained.saturating_add(lost));
+    // From the greatest term downwards, relative to it: no term overflows, and what is too small to count ends the sum.
+    let (mut sum, mut term) = (1.0, 1.0);
+    for index in (1..=fewer).rev() {
+        term *= index as f64 / (changed - index + 1) as f64;
+        sum += term;
+        if term < f64::EPSILON * sum {
+            break;
+        }
+    }
+    let log_binomial: f64 = (1..=fewer).map(|index| ((changed - index + 1) as f64 / index as f64).ln()).sum();
+    let log_greatest = log_binomial - changed as f64 * std::f64::consts::LN_2;
+    (2.0 * sum * log_greatest.exp()).min(1.0)
 }
 
 /// Unbiased estimate of pass@k from n samples of which c are correct (Chen et al. 2021):
@@ -119,6 +149,35 @@ mod tests {
     }
 
     #[test]
+    fn mcnemar_has_known_values() {
+        // Hand-derived: 2 (1 + 12 + 66) / 4096, and so on; the last is that of exact2x2 for 86 and 150 changes.
+        for (gained, lost, expected) in [
+            (0, 0, 1.0),
+            (1, 0, 1.0),
+            (1, 1, 1.0),
+            (5, 0, 0.0625),
+            (10, 0, 2.0 / 1024.0),
+            (10, 2, 158.0 / 4096.0),
+            (2, 10, 158.0 / 4096.0),
+            (86, 150, 3.715_9e-5),
+        ] {
+            let found = mcnemar_exact(gained, lost);
+            assert!((found - expected).abs() < 1e-9, "{gained} {lost}: {found}");
+        }
+        assert!(mcnemar_exact(4_000, 6_000) < 1e-80 && mcnemar_exact(50_000, 50_000) == 1.0);
+    }
+
+    #[test]
+    fn an_average_gives_each_part_its_weight() {
+        // A part of a thousand equal values moves nothing; the other's interval is halved.
+        let (sure, halves) = (vec![1.0; 1_000], (0..100).map(|row| f64::from(row % 2)).collect::<Vec<f64>>());
+        let alone = bootstrap_mean(&halves, 1_000, 5);
+        let both = bootstrap_weighted(&[(0.5, halves.as_slice()), (0.5, sure.as_slice())], 1_000, 5);
+        assert!((both.low - (0.5 + alone.low / 2.0)).abs() < 1e-12 && (both.high - (0.5 + alone.high / 2.0)).abs() < 1e-12);
+        assert!(bootstrap_weighted(&[(1.0, &[])], 10, 0).low.is_nan() && bootstrap_weighted(&[], 10, 0).low.is_nan());
+    }
+
+    #[test]
     fn wilson_has_known_values() {
         let half = wilson(5, 10);
         assert!((half.low - 0.236_593_090_512_564).abs() < 1e-9 && (half.high - 0.763_406_909_487_436).abs() < 1e-9);
@@ -155,6 +214,13 @@ mod tests {
             let share = successes as f64 / trials as f64;
             prop_assert!(0.0 <= interval.low && interval.low <= share + 1e-12);
             prop_assert!(share - 1e-12 <= interval.high && interval.high <= 1.0);
+        }
+
+        #[test]
+        fn mcnemar_is_a_probability_and_has_no_sides(gained in 0_u64..400, lost in 0_u64..400) {
+            let found = mcnemar_exact(gained, lost);
+            prop_assert!((0.0..=1.0).contains(&found));
+            prop_assert_eq!(found, mcnemar_exact(lost, gained));
         }
 
         #[test]

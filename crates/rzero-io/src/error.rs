@@ -260,7 +260,7 @@ impl IoError {
                 "the file is damaged or was changed by hand: remove it with its manifest and rerun the stage that wrote it"
                     .to_owned()
             }
-            Self::ForeignParquet { .. } => "fetch or export the file anew, or name another one in the profile".to_owned(),
+            Self::ForeignParquet { .. } => "fetch or export the file anew, or name another one".to_owned(),
             Self::TornManifest { .. } => {
                 "a crash or a full disk leaves such a file: rerun the stage that wrote it, which makes its output anew".to_owned()
             }

@@ -8,6 +8,7 @@
 //! RUN/iter-001/solver/checkpoint/                                   the policy after the phase's last step
 //! ```
 
+use crate::error::IoError;
 use rzero_schema::ids::Place;
 use rzero_schema::vocab::{Phase, Stage};
 use std::fmt;
@@ -60,6 +61,20 @@ impl RunLayout {
         self.root.join("run.json")
     }
 
+    /// The iterations that have a folder, from the first.
+    ///
+    /// # Errors
+    /// When the run directory cannot be read.
+    pub fn iterations(&self) -> Result<Vec<u32>, IoError> {
+        let mut numbers = Vec::new();
+        for entry in std::fs::read_dir(&self.root).map_err(IoError::file("read", &self.root))? {
+            let name = entry.map_err(IoError::file("read", &self.root))?.file_name();
+            numbers.extend(name.to_string_lossy().strip_prefix("iter-").and_then(|number| number.parse::<u32>().ok()));
+        }
+        numbers.sort_unstable();
+        Ok(numbers)
+    }
+
     /// Folder of a phase.
     #[must_use]
     pub fn phase_folder(&self, iteration: u32, phase: Phase) -> PathBuf {
@@ -105,6 +120,12 @@ impl RunLayout {
     #[must_use]
     pub fn phase_checkpoint(&self, iteration: u32, phase: Phase) -> PathBuf {
         self.phase_folder(iteration, phase).join(CHECKPOINT)
+    }
+
+    /// The form in which people say which pseudo-labels of an iteration are true. It belongs to them, so it lies in no stage's folder.
+    #[must_use]
+    pub fn truths_form(&self, iteration: u32) -> PathBuf {
+        self.phase_folder(iteration, Phase::Curriculum).join("truths.csv")
     }
 
     /// Where training left the checkpoint in `folder`: its iteration and phase, and its step unless it is the phase's last.

@@ -1,7 +1,8 @@
 //! Parquet tables, manifests and paths: the one door through which a run's bytes enter and leave.
 //!
-//! [`atomic`] publishes a file whole or not at all; [`writer`] and [`reader`] move rows; [`manifest`] says that a part exists;
-//! [`layout`] knows where everything lies; [`set`] opens a stage's whole output and refuses an incomplete one.
+//! [`atomic`] publishes a file whole or not at all; [`writer`] and [`reader`] move rows; [`rows`] takes them from tables that others wrote;
+//! [`manifest`] says that a part exists; [`layout`] knows where everything lies; [`set`] opens a stage's whole output and refuses an incomplete
+//! one.
 //! There is no command line, no clock and no mathematics here.
 
 pub mod atomic;
@@ -9,6 +10,7 @@ pub mod error;
 pub mod layout;
 pub mod manifest;
 pub mod reader;
+pub mod rows;
 pub mod set;
 pub mod writer;
 

@@ -3,6 +3,7 @@
 //! The decoder asserts some things that a damaged file can break. Its panics are caught here and become errors that name the file.
 
 use crate::error::{IoError, Result};
+use crate::rows::as_foreign;
 use arrow::array::RecordBatch;
 use arrow::compute::{CastOptions, cast_with_options};
 use arrow::datatypes::Schema;
@@ -42,12 +43,8 @@ pub fn stream_table<T: Table>(path: &Path, batch_rows: usize) -> Result<TableStr
 /// # Errors
 /// When the file is damaged, lacks a column, or holds a value that cannot be converted.
 pub fn read_foreign_table<T: Table>(path: &Path) -> Result<Vec<T>> {
-    open(path).and_then(|builder| collect(TableStream::new(path, builder, WHOLE_READ_ROWS, Origin::Foreign)?)).map_err(|error| {
-        match error {
-            IoError::Parquet { path, problem } => IoError::ForeignParquet { path, problem },
-            other => other,
-        }
-    })
+    let rows = open(path).and_then(|builder| collect(TableStream::new(path, builder, WHOLE_READ_ROWS, Origin::Foreign)?));
+    rows.map_err(as_foreign)
 }
 
 /// The `rzero.*` entries of a Parquet footer, by key: what a stray file says of itself.
@@ -79,7 +76,7 @@ thread_local! {
 }
 
 /// Calls the decoder; a panic becomes its error text.
-fn decode<R>(call: impl FnOnce() -> std::result::Result<R, String>) -> std::result::Result<R, String> {
+pub(crate) fn decode<R>(call: impl FnOnce() -> std::result::Result<R, String>) -> std::result::Result<R, String> {
     IS_DECODING.set(true);
     let result = catch_unwind(AssertUnwindSafe(call));
     IS_DECODING.set(false);
@@ -148,7 +145,7 @@ fn collect<T: Table>(stream: TableStream<T>) -> Result<Vec<T>> {
     Ok(rows)
 }
 
-fn open(path: &Path) -> Result<ParquetRecordBatchReaderBuilder<File>> {
+pub(crate) fn open(path: &Path) -> Result<ParquetRecordBatchReaderBuilder<File>> {
     let file = File::open(path).map_err(IoError::file("open", path))?;
     decode(|| ParquetRecordBatchReaderBuilder::try_new(file).map_err(|error| error.to_string()))
         .map_err(|problem| damaged(path, problem))

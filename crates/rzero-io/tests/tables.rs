@@ -94,8 +94,10 @@ fn another_table_is_refused_by_name() {
 
 /// A file as others write it: no footer of ours, columns in another order, 64-bit integers, one column more.
 fn write_foreign(path: &std::path::Path, level: i64) {
-    use arrow::array::{Int64Array, LargeStringArray, RecordBatch, StringArray};
+    use arrow::array::{Int64Array, LargeStringArray, ListBuilder, RecordBatch, StringArray, StringBuilder};
     let text = |value: &str| Arc::new(LargeStringArray::from(vec![value])) as arrow::array::ArrayRef;
+    let mut options = ListBuilder::new(StringBuilder::new());
+    options.append(true);
     let batch = RecordBatch::try_from_iter(vec![
         ("question", text("1+1")),
         ("answer", text("2")),
@@ -104,6 +106,11 @@ fn write_foreign(path: &std::path::Path, level: i64) {
         ("item_id", Arc::new(StringArray::from(vec!["a"]))),
         ("subject", text("arithmetic")),
         ("source", text("elsewhere")),
+        ("benchmark", text("own")),
+        ("options", Arc::new(options.finish())),
+        ("license", text("")),
+        ("revision", text("")),
+        ("digest", text("")),
         ("note", text("not ours")),
     ])
     .unwrap();

@@ -1,4 +1,6 @@
 //! The part of a profile that says how results are measured: held-out evaluation, the judge, the label probe.
+//!
+//! Averages are checked here for order: what a group is made of stands before it.
 
 use crate::profile::{ProfileError, SamplingSettings, range};
 use crate::vocab::{Extraction, TruthSource};
@@ -11,7 +13,7 @@ use serde::{Deserialize, Serialize};
 pub struct EvalSettings {
     /// Parquet file of problems, relative to the project's root.
     pub items: String,
-    /// Problems used: the first ones of every level of every subject in equal parts; 0 takes all.
+    /// Problems used: the first ones of every level of every subject of every benchmark, in equal parts; 0 takes all.
     pub max_items: u64,
     /// Sampled completions of each problem.
     pub num_samples: u32,
@@ -63,7 +65,7 @@ pub struct JudgeSettings {
     pub model: String,
     /// Prompt with the problem, the gold answer and the prediction, relative to the project's root.
     pub prompt: String,
-    /// Share of the rows that the grader calls equal which the judge is asked about as well.
+    /// Share of the rows that the grader calls equal which the judge is asked about as well; drawn by the seed.
     pub equal_share: f64,
     /// Longest reply, in tokens.
     pub max_tokens: u32,
@@ -81,6 +83,8 @@ pub struct ProbeSettings {
     pub sample_size: u64,
     /// Who says what is true.
     pub truth: TruthSource,
+    /// Prompt with the question alone, for a judge that says what is true; relative to the project's root.
+    pub prompt: String,
     /// The loop stops where the lower end of the 95 % interval of the true share lies under this; 0 never stops it.
     pub floor: f64,
 }
@@ -90,8 +94,20 @@ impl EvalSettings {
         let at_least_one = "at least 1";
         range("eval.num_samples", self.num_samples, |v| v >= 1, at_least_one)?;
         range("eval.bootstrap_resamples", self.bootstrap_resamples, |v| v >= 1, at_least_one)?;
-        for group in &self.groups {
+        for (at, benchmark) in self.benchmarks.iter().enumerate() {
+            let is_first = |name: &str| self.benchmarks[..at].iter().all(|earlier| earlier.name != name);
+            range("eval.benchmarks.name", benchmark.name.as_str(), is_first, "each benchmark once")?;
+        }
+        for (at, group) in self.groups.iter().enumerate() {
+            let is_new = |name: &str| !name.is_empty() && self.groups[..at].iter().all(|earlier| earlier.name != name);
+            range("eval.groups.name", group.name.as_str(), is_new, "a name that no group before it has")?;
             range("eval.groups.members (number of)", group.members.len(), |v| v >= 1, at_least_one)?;
+            for (place, member) in group.members.iter().enumerate() {
+                let is_no_later_group = |name: &str| self.groups[at..].iter().all(|later| later.name != name);
+                range("eval.groups.members", member.as_str(), is_no_later_group, "benchmarks, or groups that stand before it")?;
+                let is_first = |name: &str| group.members[..place].iter().all(|earlier| earlier != name);
+                range("eval.groups.members", member.as_str(), is_first, "each member once")?;
+            }
         }
         self.sampling.check()
     }

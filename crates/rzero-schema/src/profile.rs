@@ -275,11 +275,23 @@ impl Profile {
         Ok(profile)
     }
 
-    /// blake3 of the profile's canonical JSON, hexadecimal: what makes two runs the same experiment.
+    /// What makes two runs the same experiment, as JSON: everything but the sections that only look at a run.
+    ///
+    /// `judge` and `probe` decide no row that a run is made from, so they may be changed while it goes on: another judge, a lower floor.
+    /// What of them decides the rows of their own stages enters the fingerprint there.
+    #[must_use]
+    pub fn experiment(&self) -> serde_json::Value {
+        let mut sections = serde_json::json!(self);
+        if let Some(sections) = sections.as_object_mut() {
+            sections.retain(|section, _| is_of_experiment(section));
+        }
+        sections
+    }
+
+    /// blake3 of [`Profile::experiment`], hexadecimal.
     #[must_use]
     pub fn digest(&self) -> String {
-        let json = serde_json::to_vec(self).expect("a profile holds only numbers, words and lists");
-        blake3::hash(&json).to_hex().to_string()
+        blake3::hash(self.experiment().to_string().as_bytes()).to_hex().to_string()
     }
 
     /// The band that holds in an iteration.
@@ -359,6 +371,13 @@ impl GrpoSettings {
         range("grpo.lora.targets (number of)", num_targets, |v| v >= 1, "at least 1")?;
         range("grpo.weight_ema", self.weight_ema, |v| (0.0..1.0).contains(&v), decay)
     }
+}
+
+/// Whether a dotted key, or an override of one, belongs to [`Profile::experiment`].
+#[must_use]
+pub fn is_of_experiment(key: &str) -> bool {
+    let section = key.split(['.', '=']).next().unwrap_or_default().trim();
+    !["judge", "probe"].contains(&section)
 }
 
 pub(crate) fn range<T: Copy + std::fmt::Display>(

@@ -93,20 +93,20 @@ vocabulary! {
         VoteLabel = "vote-label",
         /// Labels to curriculum and dropped rows.
         Filter = "filter",
+        /// Curriculum to the share of its labels that is true.
+        LabelProbe = "label-probe",
         /// One policy update.
         GrpoStep = "grpo-step",
         /// Checkpoint to held-out results.
         Eval = "eval",
+        /// Held-out results to a second opinion on their grades.
+        Judge = "judge",
         /// Synthetic corpus to base model.
         Pretrain = "pretrain",
         /// Seed to held-out ladder of problems.
         MakeLadder = "make-ladder",
         /// Files of problems to held-out set.
         ImportBenchmark = "import-benchmark",
-        /// Held-out results to a second opinion on their grades.
-        Judge = "judge",
-        /// Curriculum to the share of its labels that is true.
-        LabelProbe = "label-probe",
     }
 }
 
@@ -165,6 +165,8 @@ vocabulary! {
         NotReadable = "not_readable",
         /// The token bytes are not valid UTF-8.
         InvalidUtf8 = "invalid_utf8",
+        /// The question could not be put to the model: it leaves no room for an answer, or spells out a special token.
+        NotAsked = "not_asked",
     }
 }
 

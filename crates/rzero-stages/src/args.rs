@@ -77,6 +77,6 @@ pub struct CommonArgs {
 /// How the exit codes stand in `--help`.
 pub const EXIT_CODES_HELP: &str = "\
 Exit codes: 0 done, or already complete; 1 internal error; 2 usage or profile; 3 an input breaks its schema or is incomplete;
-4 output exists that was made from something else; 75 interrupted, safe to run again.
+4 output exists that was made from something else; 5 the profile's stop rule holds; 75 interrupted, safe to run again.
 
 Prints the path of the manifest to stdout; messages and progress go to stderr.";

@@ -48,6 +48,13 @@ pub fn print_product(line: impl std::fmt::Display) {
     BARS.suspend(|| writeln!(io::stdout(), "{line}").ok());
 }
 
+/// Prints a line that a person should see to stderr, such as a headline figure; not where only warnings and errors are wanted.
+pub fn print_note(line: impl std::fmt::Display) {
+    if tracing::enabled!(tracing::Level::INFO) {
+        BARS.suspend(|| writeln!(io::stderr(), "{line}").ok());
+    }
+}
+
 /// Prints an error: what failed, every cause, what to do.
 pub fn print_error(error: &anyhow::Error, hints: &[String]) {
     let mut text = format!("error: {error}\n");

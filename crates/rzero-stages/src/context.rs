@@ -113,15 +113,7 @@ impl StageContext {
     /// # Errors
     /// When none was given and none is found: exit code 2.
     pub fn project_root(&self) -> anyhow::Result<PathBuf> {
-        if let Some(root) = &self.typed_root {
-            return absolute(root);
-        }
-        let start = std::env::current_dir().context("cannot tell the current directory")?;
-        let is_root = |folder: &&Path| folder.join("justfile").is_file() && folder.join("pipelines").is_dir();
-        start.ancestors().find(is_root).map(Path::to_owned).ok_or_else(|| {
-            let message = format!("no folder from {} upwards holds `justfile` and `pipelines`", start.display());
-            StageFailure::usage(message).hint("name the project's folder with --project-root or RZERO_ROOT").into()
-        })
+        project_root(self.typed_root.as_deref())
     }
 
     /// The file that a path of the profile names.
@@ -150,6 +142,22 @@ impl StageContext {
             profile_digest: self.profile_digest.clone(),
         }
     }
+}
+
+/// The project's folder: the one that was typed, or the nearest upwards that looks like it.
+///
+/// # Errors
+/// When none was typed and none is found: exit code 2.
+pub fn project_root(typed: Option<&Path>) -> anyhow::Result<PathBuf> {
+    if let Some(root) = typed {
+        return absolute(root);
+    }
+    let start = std::env::current_dir().context("cannot tell the current directory")?;
+    let is_root = |folder: &&Path| folder.join("justfile").is_file() && folder.join("pipelines").is_dir();
+    start.ancestors().find(is_root).map(Path::to_owned).ok_or_else(|| {
+        let message = format!("no folder from {} upwards holds `justfile` and `pipelines`", start.display());
+        StageFailure::usage(message).hint("name the project's folder with --project-root or RZERO_ROOT").into()
+    })
 }
 
 /// The moment, RFC 3339 in UTC.

@@ -24,6 +24,8 @@ pub enum StageExit {
     Input = 3,
     /// Output exists that was made from other inputs or another profile.
     Conflict = 4,
+    /// The stop rule of the profile holds: what was written stays, and the loop goes no further.
+    Stopped = 5,
     /// Stopped by SIGTERM, SIGINT or SIGUSR1; nothing half-written remains, run it again.
     Interrupted = 75,
 }
@@ -57,6 +59,11 @@ impl StageFailure {
     /// Output exists that was made from something else: exit code 4.
     pub fn conflict(message: impl Into<String>) -> Self {
         Self { exit: StageExit::Conflict, message: message.into(), hint: None }
+    }
+
+    /// The stop rule of the profile holds: exit code 5.
+    pub fn stopped(message: impl Into<String>) -> Self {
+        Self { exit: StageExit::Stopped, message: message.into(), hint: None }
     }
 
     /// The program contradicts itself: exit code 1.

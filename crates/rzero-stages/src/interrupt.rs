@@ -6,6 +6,7 @@ use anyhow::Context;
 use signal_hook::consts::{SIGINT, SIGTERM, SIGUSR1};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 /// The error of a stage that was told to stop: exit code 75.
 #[derive(Debug, Clone, Copy, thiserror::Error)]
@@ -51,5 +52,18 @@ impl Interrupt {
     /// [`Interrupted`] when a signal has come.
     pub fn check(&self) -> Result<(), Interrupted> {
         if self.is_set() { Err(Interrupted) } else { Ok(()) }
+    }
+
+    /// Waits, unless told to stop.
+    ///
+    /// # Errors
+    /// [`Interrupted`] when a signal has come.
+    pub fn wait(&self, how_long: Duration) -> Result<(), Interrupted> {
+        let until = Instant::now() + how_long;
+        while Instant::now() < until {
+            self.check()?;
+            std::thread::sleep(Duration::from_millis(50).min(how_long));
+        }
+        Ok(())
     }
 }

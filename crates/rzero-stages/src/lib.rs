@@ -10,17 +10,24 @@ pub mod checkpoints;
 pub mod console;
 pub mod context;
 pub mod device;
+#[cfg(feature = "fetch")]
+pub mod endpoint;
 pub mod exit;
 pub mod frame;
+#[cfg(feature = "fetch")]
+mod hub;
 pub mod inputs;
 pub mod interrupt;
+pub mod markdown;
 pub mod outputs;
 #[cfg(feature = "model")]
 pub mod policy;
 #[cfg(feature = "model")]
 pub mod prompt;
 pub mod run_record;
+pub mod scores;
 pub mod stages;
+pub mod template;
 pub mod units;
 
 /// The allocator of every binary.

@@ -80,6 +80,14 @@ impl Policy {
         prompt.render(question)
     }
 
+    /// Whether a finished prompt has tokens and leaves the model room for at least one more.
+    ///
+    /// # Errors
+    /// When the vocabulary cannot express it.
+    pub fn has_room_for(&self, prompt: &str) -> anyhow::Result<bool> {
+        Ok((1..self.weights.config.max_positions).contains(&self.tokenizer.encode(prompt)?.len()))
+    }
+
     /// Completes every request and hands the results over in order, some requests at a time.
     ///
     /// `purpose` separates the random streams of stages that share a place.

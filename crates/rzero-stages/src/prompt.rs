@@ -18,7 +18,8 @@
 //! [`Policy::ask`]: crate::policy::Policy::ask
 
 use crate::exit::StageFailure;
-use minijinja::{Environment, UndefinedBehavior, context};
+use crate::template::bounded_environment;
+use minijinja::{Environment, context};
 use rzero_model::chat_template::{ChatTemplate, Date, Ending, Message, RenderOptions, Role, plain_text};
 use serde::Deserialize;
 use std::path::Path;
@@ -26,9 +27,6 @@ use std::path::Path;
 /// The date that chat templates are told where they ask for one. It is that which the templates of Llama 3 take by themselves, and it
 /// never changes, so that a prompt is the same on every day.
 pub const PROMPT_DATE: Option<Date> = Date::new(2024, 7, 26);
-
-/// Work of one rendering of a template of ours, in the engine's steps.
-const MAX_WORK: u64 = 100_000;
 
 /// A prompt file that was read and parsed, and the chat template of the model it is for.
 #[derive(Debug)]
@@ -78,9 +76,7 @@ impl Prompt {
     /// When the file, or the chat template that it needs, cannot be used.
     pub fn new(text: &str, path: &Path, model: Option<&Path>) -> anyhow::Result<Self> {
         let name = path.display().to_string();
-        let mut environment = Environment::new();
-        environment.set_undefined_behavior(UndefinedBehavior::Strict);
-        environment.set_fuel(Some(MAX_WORK));
+        let mut environment = bounded_environment();
         let mut add = |name: &str, text: &str| {
             let text = text.trim_end_matches('\n').to_owned();
             environment.add_template_owned(name.to_owned(), text).map_err(|error| refuse(name, &error))

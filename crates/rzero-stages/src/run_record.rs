@@ -1,4 +1,6 @@
 //! `RUN/run.json`: with which profile and seed a run began. One run is one experiment; a second profile needs a second directory.
+//!
+//! The sections `judge` and `probe` are no part of the experiment ([`Profile::experiment`]): they may change while a run goes on.
 
 use crate::exit::StageFailure;
 use rzero_io::atomic::write_bytes_exclusive;
@@ -114,7 +116,7 @@ fn differences(old: &Profile, new: &Profile) -> String {
 
 fn flat_keys(profile: &Profile) -> BTreeMap<String, String> {
     let mut keys = BTreeMap::new();
-    flatten("", &serde_json::json!(profile), &mut keys);
+    flatten("", &profile.experiment(), &mut keys);
     keys
 }
 

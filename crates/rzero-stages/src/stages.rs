@@ -13,6 +13,9 @@ pub mod grpo_step;
 pub mod import_benchmark;
 #[cfg(feature = "model")]
 pub mod import_model;
+#[cfg(feature = "fetch")]
+pub mod judge;
+pub mod label_probe;
 pub mod make_ladder;
 #[cfg(feature = "model")]
 pub mod pretrain;

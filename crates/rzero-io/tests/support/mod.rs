@@ -106,6 +106,7 @@ made_up_rows! {
     DroppedRow {
         challenge_id, row, question, drop_reason, challenge_status, pseudo_label, vote_share, margin, gate_version,
     }
+    LabelCheck { challenge_id, row, question, pseudo_label, vote_share, truth_source, truth, verdict, judge_reply }
     RewardRow {
         challenge_id, row, sample, role, group, reward, advantage, uncertainty, repetition, cluster, vote_share, answer, pseudo_label,
         status,
@@ -125,6 +126,9 @@ made_up_rows! {
     EvalResult {
         item_id, row, benchmark, subject, level, eval_style, eval_mode, sample, completion, num_tokens, finish_reason, answer_status,
         answer, gold, verdict, grade_reason, is_correct, is_worked,
+    }
+    Judgement {
+        item_id, row, benchmark, eval_style, eval_mode, sample, gold, answer, verdict, judge_verdict, judge_reply, judge_model,
     }
 }
 

@@ -99,5 +99,7 @@ table! {
         truth: Option<String>,
         /// Whether the label is true: `equal`, `different`, or `unknown` where that could not be told.
         verdict: String,
+        /// What the judge wrote, or why it gave no answer; null where no judge was asked.
+        judge_reply: Option<String>,
     }
 }

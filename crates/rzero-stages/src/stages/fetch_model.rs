@@ -5,15 +5,12 @@
 //! its name, `source.json` says what was fetched, and config.json comes last: a folder that holds it is whole. What was begun goes on
 //! where it stopped. Reads `HF_ENDPOINT`, `HF_TOKEN` and the token file of `HF_HOME`.
 
-mod download;
-mod hub;
-mod listing;
-
 use crate::console::{Verbosity, print_product, start_log};
 use crate::exit::StageFailure;
+use crate::hub::download::{self, SourceFile};
+use crate::hub::listing::{self, Listing, RemoteFile, is_model_file};
+use crate::hub::{Hub, Repositories};
 use crate::interrupt::Interrupt;
-use hub::Hub;
-use listing::{Listing, RemoteFile, is_model_file};
 use rzero_io::atomic::{remove_file, write_bytes};
 use rzero_io::error::IoError;
 use serde::{Deserialize, Serialize};
@@ -49,17 +46,6 @@ struct Source {
     files: Vec<SourceFile>,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct SourceFile {
-    name: String,
-    num_bytes: u64,
-    /// Of the bytes that came.
-    sha256: String,
-    /// Whether the hub announced that digest; else its size was compared alone.
-    is_digest_announced: bool,
-}
-
 const SOURCE_FILE: &str = "source.json";
 const CONFIG_FILE: &str = "config.json";
 
@@ -75,7 +61,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     if listing::is_commit(&args.revision) && is_complete(args, &args.revision) {
         return told(args, "already complete");
     }
-    let hub = Hub::from_environment()?;
+    let hub = Hub::from_environment(Repositories::Models)?;
     let listing = hub.listing(&args.repository, &args.revision)?;
     if is_complete(args, &listing.commit) {
         return told(args, "already complete");

@@ -4,10 +4,13 @@
 //! Accuracies, shares and gains are percent points from 0 to 100, in both forms; intervals are 95 %. Rewards, divergences (nats a token)
 //! and seconds are as in the tables.
 //!
-//! [`collect`] reads the run, [`scores`] computes, [`show`] and [`json`] print.
+//! [`collect`] reads the run, [`scores`], [`benchmarks`] and [`crate::scores`] compute, [`show`] and [`json`] print; [`judge`] does all
+//! three for second opinions.
 
+mod benchmarks;
 mod collect;
 mod json;
+mod judge;
 mod scores;
 mod show;
 #[cfg(test)]
@@ -32,7 +35,7 @@ pub struct Args {
     #[arg(long)]
     json: bool,
 
-    /// Only problems whose subject begins with one of these, split by commas, such as rg_easy,svamp
+    /// Only problems whose subject, or benchmark, begins with one of these, split by commas, such as rg_easy,svamp
     #[arg(long, value_name = "SUBJECTS", value_delimiter = ',')]
     subjects: Vec<String>,
 }
@@ -45,7 +48,8 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     start_log(Verbosity::Normal);
     let summary = collect::read_run(&args.run, &args.subjects)?;
     if args.json {
-        summary.iterations.iter().for_each(|iteration| print_product(json::object(iteration)));
+        let num_samples = summary.record.profile.eval.num_samples;
+        summary.iterations.iter().for_each(|iteration| print_product(json::object(iteration, num_samples)));
     } else {
         print_product(show::tables(&summary, &args.subjects));
     }

@@ -2,6 +2,9 @@
 
 #![allow(dead_code, clippy::unwrap_used, reason = "a test stops where it cannot go on, and each test file uses its own part")]
 
+#[cfg(feature = "fetch")]
+pub(crate) mod server;
+
 use rzero_io::layout::RunLayout;
 use rzero_io::set::StageOutput;
 use rzero_schema::ids::Place;
@@ -18,7 +21,7 @@ use std::process::{Command, Output};
 pub(crate) const CURRICULUM: Place = Place { iteration: 1, phase: Phase::Curriculum, step: 0 };
 
 /// Every variable that the binaries read.
-const ENVIRONMENT: [&str; 12] = [
+const ENVIRONMENT: [&str; 19] = [
     "RZERO_RUN",
     "RZERO_PROFILE",
     "RZERO_SET",
@@ -31,6 +34,13 @@ const ENVIRONMENT: [&str; 12] = [
     "NUM_SHARDS",
     "SLURM_JOB_ID",
     "RUST_LOG",
+    "RZERO_JUDGE_KEY",
+    "http_proxy",
+    "https_proxy",
+    "all_proxy",
+    "HTTP_PROXY",
+    "HTTPS_PROXY",
+    "ALL_PROXY",
 ];
 
 /// A run and its profile.
@@ -99,9 +109,17 @@ impl Run {
 
     /// Runs a binary on this run with an empty environment of ours.
     pub(crate) fn command(&self, stage: Stage, arguments: &str) -> Output {
+        self.command_with(stage, arguments, &[])
+    }
+
+    /// The same with these variables set.
+    pub(crate) fn command_with(&self, stage: Stage, arguments: &str, variables: &[(&str, &str)]) -> Output {
         let binary = match stage {
             Stage::VoteLabel => env!("CARGO_BIN_EXE_vote-label"),
             Stage::Filter => env!("CARGO_BIN_EXE_filter"),
+            Stage::LabelProbe => env!("CARGO_BIN_EXE_label-probe"),
+            #[cfg(feature = "fetch")]
+            Stage::Judge => env!("CARGO_BIN_EXE_judge"),
             other => panic!("{other} is played, not run"),
         };
         let mut command = Command::new(binary);
@@ -110,6 +128,7 @@ impl Run {
         }
         command
             .current_dir(self.folder.path())
+            .envs(variables.iter().copied())
             .args(["--run", "run", "--threads", "2"])
             .args(arguments.split_whitespace())
             .output()

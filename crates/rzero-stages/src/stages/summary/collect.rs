@@ -1,15 +1,18 @@
 //! From a run directory to everything the summary shows. What has not finished is named, what is broken is an error.
 
-use super::scores::{Bootstrap, Evaluation, Figure, Measure, is_true, label_accuracy};
+use super::benchmarks::{Line, lines};
+use super::judge::{self, Judged};
+use super::scores::{LabelAccuracy, is_true};
 use crate::exit::StageFailure;
 use crate::run_record::RunRecord;
+use crate::scores::{Bootstrap, Evaluation, Figure, Measure};
 use rzero_io::error::IoError;
 use rzero_io::layout::{RunLayout, shard_of_manifest};
 use rzero_io::manifest::read_manifest;
 use rzero_io::set::StageOutput;
 use rzero_schema::ids::Place;
-use rzero_schema::profile::Profile;
-use rzero_schema::tables::{CurriculumRow, DroppedRow, EvalResult, TrainMetrics};
+use rzero_schema::profile::{Profile, is_of_experiment};
+use rzero_schema::tables::{CurriculumRow, DroppedRow, EvalResult, LabelCheck, TrainMetrics};
 use rzero_schema::vocab::{ChallengeStatus, DropReason, EvalStyle, Phase, Stage};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -19,7 +22,7 @@ use std::path::{Path, PathBuf};
 pub(super) struct RunSummary {
     pub(super) run: PathBuf,
     pub(super) record: RunRecord,
-    /// Overrides that were typed.
+    /// Overrides that were typed, of what makes the experiment.
     pub(super) overrides: Vec<String>,
     pub(super) iterations: Vec<IterationSummary>,
 }
@@ -29,6 +32,7 @@ pub(super) struct RunSummary {
 pub(super) struct IterationSummary {
     pub(super) iteration: u32,
     pub(super) scores: Option<Scores>,
+    pub(super) judged: Option<Judged>,
     pub(super) curriculum: Option<Curriculum>,
     pub(super) challenger: Option<Training>,
     pub(super) solver: Option<Training>,
@@ -37,7 +41,7 @@ pub(super) struct IterationSummary {
     pub(super) missing: Vec<String>,
 }
 
-/// Held-out accuracy and its gains. Arrays are by [`Measure::ALL`].
+/// Held-out accuracy and its gains. Arrays are by [`Measure::MAIN`].
 #[derive(Debug)]
 pub(super) struct Scores {
     pub(super) evaluation: Evaluation,
@@ -48,6 +52,10 @@ pub(super) struct Scores {
     pub(super) gain_over_worked: [Option<Figure>; 3],
     /// The checkpoint itself made to work in steps, where that was measured.
     pub(super) worked: Option<(Evaluation, [Figure; 3])>,
+    /// Each pass@j.
+    pub(super) passes: Vec<(Measure, Figure)>,
+    /// Each benchmark and each average, where there is more than one benchmark.
+    pub(super) benchmarks: Vec<Line>,
 }
 
 /// What the filter made of the candidates.
@@ -59,8 +67,8 @@ pub(super) struct Curriculum {
     pub(super) drops: Vec<(String, u64)>,
     /// Malformed completions by what is wrong with them.
     pub(super) malformed: Vec<(String, u64)>,
-    /// Share of true labels, and how many could be checked.
-    pub(super) labels: Option<(Figure, u64)>,
+    /// What the label probe found; none where it has not run.
+    pub(super) labels: Option<LabelAccuracy>,
     pub(super) examples: Vec<Example>,
 }
 
@@ -85,7 +93,8 @@ pub(super) struct Training {
     pub(super) format_last: f64,
 }
 
-/// Reads a run; of its held-out problems only those of the subjects that begin with one of `subjects`, if there are any.
+/// Reads a run; of its held-out problems only those whose subject, with its benchmark before it or without,
+/// begins with one of `subjects`, if there are any.
 pub(super) fn read_run(run: &Path, subjects: &[String]) -> anyhow::Result<RunSummary> {
     let layout = RunLayout::new(run);
     let Some(record) = RunRecord::read(&layout)? else {
@@ -95,7 +104,7 @@ pub(super) fn read_run(run: &Path, subjects: &[String]) -> anyhow::Result<RunSum
     let mut overrides = BTreeSet::new();
     let mut iterations: Vec<IterationSummary> = Vec::new();
     let (mut base, mut worked_base) = (None, None);
-    for iteration in iteration_numbers(run)? {
+    for iteration in layout.iterations()? {
         let reader = IterationReader { layout: &layout, profile: &record.profile, subjects, iteration };
         let summary = reader.read(base.as_ref(), worked_base.as_ref(), &mut overrides)?;
         if let (0, Some(scores)) = (iteration, &summary.scores) {
@@ -107,15 +116,10 @@ pub(super) fn read_run(run: &Path, subjects: &[String]) -> anyhow::Result<RunSum
     Ok(RunSummary { run: run.to_owned(), record, overrides: overrides.into_iter().collect(), iterations })
 }
 
-/// Numbers of the folders `iter-NNN`, in order.
-fn iteration_numbers(run: &Path) -> anyhow::Result<Vec<u32>> {
-    let mut numbers = Vec::new();
-    for entry in std::fs::read_dir(run).map_err(IoError::file("read", run))? {
-        let name = entry.map_err(IoError::file("read", run))?.file_name();
-        numbers.extend(name.to_string_lossy().strip_prefix("iter-").and_then(|number| number.parse::<u32>().ok()));
-    }
-    numbers.sort_unstable();
-    Ok(numbers)
+/// Whether the subject of a row, with its benchmark before it or without, begins with one of `subjects`, if there are any.
+pub(super) fn is_of(row: &EvalResult, subjects: &[String]) -> bool {
+    let names = [format!("{}/{}", row.benchmark, row.subject), row.subject.clone()];
+    subjects.is_empty() || subjects.iter().any(|subject| names.iter().any(|name| name.starts_with(subject.as_str())))
 }
 
 struct IterationReader<'a> {
@@ -135,17 +139,31 @@ impl IterationReader<'_> {
         let mut missing = Vec::new();
         let results = self.open(Stage::Eval, Phase::Eval, 0, &mut missing)?;
         let scores = results.map(|output| self.scores(&output, base, worked_base)).transpose()?.flatten();
+        let judged = judge::read(self.layout, self.iteration, self.subjects, self.draws())?;
         let (mut curriculum, mut challenger, mut solver) = (None, None, None);
         if self.iteration > 0 {
             let filter = self.open(Stage::Filter, Phase::Curriculum, 0, &mut missing)?;
-            curriculum = filter.map(|output| read_curriculum(&output)).transpose()?;
+            // Where the profile asks for no probe, one that was made by hand counts as well.
+            let mut unasked = Vec::new();
+            let noted = if self.profile.probe.sample_size > 0 { &mut missing } else { &mut unasked };
+            let probe = self.open(Stage::LabelProbe, Phase::Curriculum, 0, noted)?;
+            curriculum = filter.map(|output| read_curriculum(&output, probe.as_ref())).transpose()?;
             challenger = self.training(Phase::Challenger, self.profile.challenger.steps, &mut missing)?;
             solver = self.training(Phase::Solver, self.profile.solver.steps, &mut missing)?;
         }
         let mut seconds_by_stage = BTreeMap::new();
         let folder = self.layout.root().join(format!("iter-{:03}", self.iteration));
         add_manifests(&folder, &mut seconds_by_stage, overrides)?;
-        Ok(IterationSummary { iteration: self.iteration, scores, curriculum, challenger, solver, seconds_by_stage, missing })
+        Ok(IterationSummary {
+            iteration: self.iteration,
+            scores,
+            judged,
+            curriculum,
+            challenger,
+            solver,
+            seconds_by_stage,
+            missing,
+        })
     }
 
     /// A finished output; none, and noted as missing, where it has not finished.
@@ -167,26 +185,32 @@ impl IterationReader<'_> {
         worked_base: Option<&Evaluation>,
     ) -> anyhow::Result<Option<Scores>> {
         let mut rows = output.read::<EvalResult>()?;
-        if !self.subjects.is_empty() {
-            rows.retain(|row| self.subjects.iter().any(|subject| row.subject.starts_with(subject.as_str())));
-        }
+        rows.retain(|row| is_of(row, self.subjects));
         let Some(evaluation) = Evaluation::of(&rows, EvalStyle::Free)? else { return Ok(None) };
         let worked = Evaluation::of(&rows, EvalStyle::Worked)?;
-        let draws = Bootstrap { resamples: self.profile.eval.bootstrap_resamples, seed: self.profile.seed };
+        let draws = self.draws();
         // The base model is compared with itself, so that every iteration has the same figures.
         let base = if self.iteration == 0 { Some(&evaluation) } else { base };
         let worked_base = if self.iteration == 0 { worked.as_ref() } else { worked_base };
         let gain = |before: Option<&Evaluation>, measure| before.and_then(|before| evaluation.gain_over(before, measure, draws));
         Ok(Some(Scores {
-            accuracy: Measure::ALL.map(|measure| evaluation.accuracy(measure, draws)),
-            gain: Measure::ALL.map(|measure| gain(base, measure)),
-            gain_over_worked: Measure::ALL.map(|measure| gain(worked_base, measure)),
+            accuracy: Measure::MAIN.map(|measure| evaluation.accuracy(measure, draws)),
+            gain: Measure::MAIN.map(|measure| gain(base, measure)),
+            gain_over_worked: Measure::MAIN.map(|measure| gain(worked_base, measure)),
             worked: worked.map(|worked| {
-                let accuracy = Measure::ALL.map(|measure| worked.accuracy(measure, draws));
+                let accuracy = Measure::MAIN.map(|measure| worked.accuracy(measure, draws));
                 (worked, accuracy)
             }),
+            passes: Measure::passes(evaluation.num_samples)
+                .map(|measure| (measure, evaluation.accuracy(measure, draws)))
+                .collect(),
+            benchmarks: lines(&evaluation, base, &self.profile.eval.groups, draws),
             evaluation,
         }))
+    }
+
+    fn draws(&self) -> Bootstrap {
+        Bootstrap { resamples: self.profile.eval.bootstrap_resamples, seed: self.profile.seed }
     }
 
     fn training(&self, phase: Phase, num_steps: u32, missing: &mut Vec<String>) -> anyhow::Result<Option<Training>> {
@@ -208,9 +232,11 @@ impl IterationReader<'_> {
 
 const NUM_EXAMPLES: usize = 3;
 
-fn read_curriculum(output: &StageOutput) -> anyhow::Result<Curriculum> {
+fn read_curriculum(output: &StageOutput, probe: Option<&StageOutput>) -> anyhow::Result<Curriculum> {
     let kept = output.read::<CurriculumRow>()?;
     let dropped = output.read::<DroppedRow>()?;
+    let checks = probe.map(StageOutput::read::<LabelCheck>).transpose()?;
+    let verdict_on = |id: &str| checks.iter().flatten().find(|check| check.challenge_id == id).and_then(is_true);
     let count = |is_it: &dyn Fn(&DroppedRow) -> bool| dropped.iter().filter(|row| is_it(row)).count() as u64;
     let drops = DropReason::ALL.iter().map(|reason| (reason.to_string(), count(&|row| row.drop_reason == reason.as_str())));
     let malformed = ChallengeStatus::ALL
@@ -223,14 +249,14 @@ fn read_curriculum(output: &StageOutput) -> anyhow::Result<Curriculum> {
         question: row.question.clone(),
         pseudo_label: row.pseudo_label.clone(),
         vote_share: 100.0 * row.vote_share,
-        is_true: is_true(row),
+        is_true: verdict_on(&row.challenge_id),
     };
     Ok(Curriculum {
         num_kept: kept.len() as u64,
         num_dropped: dropped.len() as u64,
         drops: drops.collect(),
         malformed: malformed.collect(),
-        labels: label_accuracy(&kept),
+        labels: checks.as_deref().map(LabelAccuracy::of),
         examples: shown.into_iter().map(|row| example(&kept[row])).collect(),
     })
 }
@@ -250,7 +276,7 @@ fn add_manifests(folder: &Path, seconds: &mut BTreeMap<String, f64>, overrides: 
         } else if shard_of_manifest(&name).is_some() {
             let manifest = read_manifest(&path)?;
             *seconds.entry(manifest.stage).or_default() += manifest.seconds;
-            overrides.extend(manifest.overrides);
+            overrides.extend(manifest.overrides.into_iter().filter(|setting| is_of_experiment(setting)));
         }
     }
     Ok(())

@@ -1,10 +1,13 @@
-//! The summary as tables for people. They are Markdown, so that they can be pasted into a document as they are.
+//! The summary as tables for people.
 
+use super::benchmarks;
 use super::collect::{Curriculum, Example, IterationSummary, RunSummary, Scores, Training};
-use super::scores::{Bootstrap, Evaluation, Figure, GroupScore};
-use comfy_table::presets::ASCII_MARKDOWN;
-use comfy_table::{CellAlignment, Table};
-use rzero_schema::vocab::{DropReason, Stage};
+use super::judge;
+use super::scores::LabelAccuracy;
+use crate::markdown::{ABSENT, figure, new_table, optional_gain, optional_share, percent};
+use crate::scores::{Bootstrap, Evaluation, Measure, Part};
+use comfy_table::Table;
+use rzero_schema::vocab::{DropReason, EvalMode, Stage};
 use std::fmt::Write;
 
 /// The whole text.
@@ -19,23 +22,28 @@ pub(super) fn tables(summary: &RunSummary, subjects: &[String]) -> String {
     }
     text.push('\n');
     let iterations = &summary.iterations;
-    let has_levels =
-        with_scores(iterations).all(|(_, scores)| scores.evaluation.by_group().iter().all(|group| group.level.is_some()));
-    let by_title = match has_levels {
-        true => "Accuracy by level, %: greedy / mean@1 / majority",
-        false => "Accuracy by subject, %: greedy / mean@1 / majority",
-    };
+    let names = with_scores(iterations).next().map_or_else(String::new, |(_, scores)| {
+        Measure::MAIN.map(|measure| measure.name(scores.evaluation.num_samples)).join(" / ")
+    });
     let sections = [
-        ("Held-out accuracy, % [95 % interval]; gains are over the base, problem by problem", accuracy(iterations)),
-        ("Against the base made to work in steps: how much is accuracy and not habit", against_worked(iterations)),
-        (by_title, groups(iterations)),
-        ("Gain over the base by subject, in the last iteration", gains_by_subject(summary)),
-        ("Candidates and their pseudo-labels", curricula(iterations)),
+        ("Held-out accuracy, % [95 % interval]; gains are over the base, problem by problem".to_owned(), accuracy(iterations)),
+        ("Against the base made to work in steps: how much is accuracy and not habit".to_owned(), against_worked(iterations)),
+        ("Chance that one of so many samples is right, and answers that cannot be read, %".to_owned(), passes(iterations)),
         (
-            "Training: reward from the first to the last step, divergence from the start of the iteration in nats a token",
+            "By benchmark, and averages that give each of their members the same weight, % [95 % interval]".to_owned(),
+            benchmarks::table(with_scores(iterations).map(|(iteration, scores)| (iteration, scores.benchmarks.as_slice()))),
+        ),
+        (format!("Accuracy by level, %: {names}"), levels(iterations)),
+        (format!("Accuracy by subject and level in each iteration, %: {names}"), parts(iterations)),
+        ("Gain over the base by subject, in the last iteration".to_owned(), gains_by_subject(summary)),
+        (judge::TITLE.to_owned(), judge::table(iterations)),
+        ("Candidates and their pseudo-labels".to_owned(), curricula(iterations)),
+        (
+            "Training: reward from the first to the last step, divergence from the start of the iteration in nats a token"
+                .to_owned(),
             training(iterations),
         ),
-        ("Seconds by stage", seconds(iterations)),
+        ("Seconds by stage".to_owned(), seconds(iterations)),
     ];
     for (title, table) in sections {
         if let Some(table) = table {
@@ -56,49 +64,68 @@ pub(super) fn tables(summary: &RunSummary, subjects: &[String]) -> String {
 
 fn accuracy(iterations: &[IterationSummary]) -> Option<Table> {
     let num_samples = with_scores(iterations).next()?.1.evaluation.num_samples;
-    let majority = format!("majority of {num_samples}");
-    let mut table = new_table(&["iteration", "greedy", "mean@1", &majority, "gain greedy", "gain mean@1", "in steps"]);
+    let [greedy, mean, majority] = Measure::MAIN.map(|measure| measure.name(num_samples));
+    let gains = [format!("gain {greedy}"), format!("gain {mean}")];
+    let mut table = new_table(&["iteration", &greedy, &mean, &majority, &gains[0], &gains[1], "in steps"]);
     for (iteration, scores) in with_scores(iterations) {
         let name = if iteration == 0 { "0 (base)".to_owned() } else { iteration.to_string() };
         let gain = |index: usize| if iteration == 0 { String::new() } else { optional_gain(scores.gain[index]) };
-        let [greedy, mean1, majority] = scores.accuracy.map(figure);
-        let worked = percent(scores.evaluation.worked_share);
-        table.add_row([name, greedy, mean1, majority, gain(0), gain(1), worked]);
+        let [greedy, mean, majority] = scores.accuracy.map(figure);
+        let worked = percent(scores.evaluation.worked_share());
+        table.add_row([name, greedy, mean, majority, gain(0), gain(1), worked]);
         if let Some((_, accuracy)) = &scores.worked {
-            let [greedy, mean1, majority] = accuracy.map(figure);
+            let [greedy, mean, majority] = accuracy.map(figure);
             let name = format!("{iteration}, in steps");
-            table.add_row([name, greedy, mean1, majority, String::new(), String::new(), percent(100.0)]);
+            table.add_row([name, greedy, mean, majority, String::new(), String::new(), percent(100.0)]);
         }
     }
     Some(table)
 }
 
+fn passes(iterations: &[IterationSummary]) -> Option<Table> {
+    let first = with_scores(iterations).next()?.1;
+    let names: Vec<String> = first.passes.iter().map(|(measure, _)| measure.name(first.evaluation.num_samples)).collect();
+    let mut header = vec!["iteration"];
+    header.extend(names.iter().map(String::as_str));
+    header.extend(["unread greedy", "unread samples"]);
+    let mut table = new_table(&header);
+    for (iteration, scores) in with_scores(iterations) {
+        let mut row = vec![iteration.to_string()];
+        row.extend(scores.passes.iter().map(|(_, pass)| figure(*pass)));
+        row.extend([EvalMode::Greedy, EvalMode::Sampled].map(|mode| format!("{:.1}", scores.evaluation.unparsed_share(mode))));
+        table.add_row(row);
+    }
+    Some(table)
+}
+
 fn against_worked(iterations: &[IterationSummary]) -> Option<Table> {
-    let mut table =
-        new_table(&["iteration", "gain greedy", "gain mean@1", "gain majority", "accuracy in steps", "accuracy at once"]);
+    let num_samples = with_scores(iterations).next()?.1.evaluation.num_samples;
+    let [greedy, mean, majority] = Measure::MAIN.map(|measure| format!("gain {}", measure.name(num_samples)));
+    let mut table = new_table(&["iteration", &greedy, &mean, &majority, "accuracy in steps", "accuracy at once"]);
     for (iteration, scores) in with_scores(iterations) {
         // The base itself shows how far its habit is from its best way of working.
         if scores.gain_over_worked.iter().all(Option::is_none) {
             continue;
         }
-        let [greedy, mean1, majority] = scores.gain_over_worked.map(optional_gain);
-        let Evaluation { worked_accuracy, direct_accuracy, .. } = scores.evaluation;
-        table.add_row([iteration.to_string(), greedy, mean1, majority, optional(worked_accuracy), optional(direct_accuracy)]);
+        let [greedy, mean, majority] = scores.gain_over_worked.map(optional_gain);
+        let [in_steps, at_once] = [scores.evaluation.worked_accuracy(), scores.evaluation.direct_accuracy()].map(optional_share);
+        table.add_row([iteration.to_string(), greedy, mean, majority, in_steps, at_once]);
     }
     (!table.is_empty()).then_some(table)
 }
 
-fn groups(iterations: &[IterationSummary]) -> Option<Table> {
-    let groups = with_scores(iterations).next()?.1.evaluation.by_group();
+/// One column a level, where all problems are of one subject.
+fn levels(iterations: &[IterationSummary]) -> Option<Table> {
+    let levels = with_scores(iterations).next()?.1.evaluation.by_subject_or_level();
+    if levels.iter().any(|part| part.level.is_none()) {
+        return None;
+    }
     let mut header = vec!["iteration".to_owned()];
-    header.extend(groups.iter().map(GroupScore::name));
+    header.extend(levels.iter().map(|part| part.name(false)));
     let mut table = new_table(&header.iter().map(String::as_str).collect::<Vec<_>>());
     let row = |name: String, evaluation: &Evaluation| {
         let mut row = vec![name];
-        row.extend(evaluation.by_group().iter().map(|group| {
-            let [greedy, mean1, majority] = group.shares;
-            format!("{greedy:.0} / {mean1:.0} / {majority:.0}")
-        }));
+        row.extend(evaluation.by_subject_or_level().iter().map(|part| shares(&part.evaluation)));
         row
     };
     for (iteration, scores) in with_scores(iterations) {
@@ -110,22 +137,62 @@ fn groups(iterations: &[IterationSummary]) -> Option<Table> {
     Some(table)
 }
 
-/// One row a subject; none where there is one subject only.
+fn shares(evaluation: &Evaluation) -> String {
+    Measure::MAIN.map(|measure| format!("{:.0}", evaluation.share(measure))).join(" / ")
+}
+
+/// One row a subject, where a benchmark has several, and one a level of each benchmark that has several; none where there is one
+/// subject only.
+fn parts(iterations: &[IterationSummary]) -> Option<Table> {
+    let evaluation = &with_scores(iterations).next()?.1.evaluation;
+    let num_benchmarks = evaluation.by_benchmark().len();
+    if evaluation.by_subject().len() == 1 {
+        return None;
+    }
+    let several = |evaluation: &Evaluation| -> Vec<Part> {
+        let mut parts = evaluation.by_subject();
+        if parts.len() == num_benchmarks {
+            parts.clear();
+        }
+        let levels = evaluation.by_benchmark().into_iter().map(|(_, benchmark)| benchmark.by_level());
+        parts.extend(levels.filter(|levels| levels.len() > 1).flatten());
+        parts
+    };
+    let mut header = vec!["subject or level".to_owned(), "problems".to_owned()];
+    header.extend(with_scores(iterations).map(|(iteration, _)| iteration.to_string()));
+    let mut table = new_table(&header.iter().map(String::as_str).collect::<Vec<_>>());
+    let by_iteration: Vec<Vec<Part>> = with_scores(iterations).map(|(_, scores)| several(&scores.evaluation)).collect();
+    for (at, part) in several(evaluation).iter().enumerate() {
+        let mut row = vec![part.name(num_benchmarks > 1), part.evaluation.items().len().to_string()];
+        row.extend(
+            by_iteration.iter().map(|parts| parts.get(at).map_or_else(|| ABSENT.to_owned(), |part| shares(&part.evaluation))),
+        );
+        table.add_row(row);
+    }
+    (!table.is_empty()).then_some(table)
+}
+
+/// One row a subject; none where there is one subject only, or no iteration but the base.
 fn gains_by_subject(summary: &RunSummary) -> Option<Table> {
     let (_, base) = with_scores(&summary.iterations).next()?;
     let (_, last) = with_scores(&summary.iterations).last().filter(|(iteration, _)| *iteration > 0)?;
-    if base.evaluation.by_group().iter().any(|group| group.level.is_some()) {
+    let (before, after) = (base.evaluation.by_subject(), last.evaluation.by_subject());
+    if before.len() == 1 {
         return None;
     }
     let profile = &summary.record.profile;
     let draws = Bootstrap { resamples: profile.eval.bootstrap_resamples, seed: profile.seed };
-    let mut table = new_table(&["subject", "problems", "greedy", "mean@1", "gain greedy", "gain mean@1", "gain majority"]);
-    let gains = last.evaluation.gains_by_group(&base.evaluation, draws);
-    let groups = base.evaluation.by_group().into_iter().zip(last.evaluation.by_group());
-    for ((before, after), (name, gain)) in groups.zip(gains) {
-        let change = |index: usize| format!("{:.1} -> {:.1}", before.shares[index], after.shares[index]);
-        let [greedy, mean1, majority] = gain.map(optional_gain);
-        table.add_row([name, after.num_items.to_string(), change(0), change(1), greedy, mean1, majority]);
+    let names = Measure::MAIN.map(|measure| measure.name(last.evaluation.num_samples));
+    let gains = names.each_ref().map(|name| format!("gain {name}"));
+    let mut table = new_table(&["subject", "problems", &names[0], &names[1], &gains[0], &gains[1], &gains[2]]);
+    let num_benchmarks = last.evaluation.by_benchmark().len();
+    for (before, after) in before.iter().zip(&after) {
+        let change = |measure| format!("{:.1} -> {:.1}", before.evaluation.share(measure), after.evaluation.share(measure));
+        let [greedy, mean, majority] =
+            Measure::MAIN.map(|measure| optional_gain(after.evaluation.gain_over(&before.evaluation, measure, draws)));
+        let num_items = after.evaluation.items().len().to_string();
+        let name = after.name(num_benchmarks > 1);
+        table.add_row([name, num_items, change(Measure::Greedy), change(Measure::Mean), greedy, mean, majority]);
     }
     Some(table)
 }
@@ -140,7 +207,7 @@ fn curricula(iterations: &[IterationSummary]) -> Option<Table> {
             Some(share) => format!("{} ({share:.0} %)", curriculum.num_kept),
             None => curriculum.num_kept.to_string(),
         };
-        let labels = curriculum.labels.map_or_else(|| ABSENT.to_owned(), |(accuracy, _)| figure(accuracy));
+        let labels = curriculum.labels.and_then(|labels| labels.figure).map_or_else(|| ABSENT.to_owned(), figure);
         let num_candidates = curriculum.num_kept + curriculum.num_dropped;
         let mut row = vec![iteration.to_string(), num_candidates.to_string(), kept, labels];
         row.extend(curriculum.drops.iter().map(|(_, count)| count.to_string()));
@@ -224,15 +291,22 @@ fn notes(summary: &RunSummary) -> Vec<String> {
             gain.value, beyond.value, beyond.low, beyond.high
         ));
     }
-    let fallen =
-        each(iterations, |iteration| iteration.curriculum.as_ref()?.labels.filter(|(labels, _)| labels.value < LABEL_FLOOR));
-    for (iteration, (labels, num)) in fallen {
-        notes.push(format!("at iteration {iteration} only {:.1} % of {num} labels are true", labels.value));
+    for (iteration, curriculum) in each(iterations, |iteration| iteration.curriculum.as_ref()) {
+        let Some(LabelAccuracy { figure, num_checked, num_drawn }) = curriculum.labels else { continue };
+        if let Some(labels) = figure.filter(|labels| labels.value < LABEL_FLOOR) {
+            notes.push(format!("at iteration {iteration} only {:.1} % of {num_checked} labels are true", labels.value));
+        }
+        if num_checked < curriculum.num_kept {
+            let (num_kept, unknown) = (curriculum.num_kept, num_drawn - num_checked);
+            notes.push(format!(
+                "at iteration {iteration} {num_checked} of {num_kept} kept labels were checked: {num_drawn} were drawn, of {unknown} the truth is not known"
+            ));
+        }
     }
     if let Some((_, scores)) = with_scores(iterations).next() {
         notes.push(format!(
             "intervals say how far other problems of the same kind might move a figure ({} problems here); they say nothing of other seeds of the run",
-            scores.evaluation.num_items()
+            scores.evaluation.items().len()
         ));
     }
     for iteration in iterations.iter().filter(|iteration| !iteration.missing.is_empty()) {
@@ -261,31 +335,4 @@ fn each<'a, T>(
     part: impl Fn(&'a IterationSummary) -> Option<T>,
 ) -> impl Iterator<Item = (u32, T)> {
     iterations.iter().filter_map(move |iteration| part(iteration).map(|part| (iteration.iteration, part)))
-}
-
-const ABSENT: &str = "-";
-
-fn new_table(header: &[&str]) -> Table {
-    let mut table = Table::new();
-    table.load_style(ASCII_MARKDOWN).set_header(header);
-    table.column_iter_mut().skip(1).for_each(|column| {
-        column.set_cell_alignment(CellAlignment::Right);
-    });
-    table
-}
-
-fn figure(figure: Figure) -> String {
-    format!("{:.1} [{:.1}, {:.1}]", figure.value, figure.low, figure.high)
-}
-
-fn optional_gain(figure: Option<Figure>) -> String {
-    figure.map_or_else(|| ABSENT.to_owned(), |figure| format!("{:+.1} [{:+.1}, {:+.1}]", figure.value, figure.low, figure.high))
-}
-
-fn percent(share: f64) -> String {
-    format!("{share:.0} %")
-}
-
-fn optional(share: Option<f64>) -> String {
-    share.map_or_else(|| ABSENT.to_owned(), |share| format!("{share:.1}"))
 }

@@ -11,30 +11,30 @@ const OTHER_FILES: [&str; 5] =
 const INDEX_FILE: &str = "model.safetensors.index.json";
 
 /// Largest file that is no weights, bytes.
-pub(super) const MAX_SMALL_BYTES: u64 = 1 << 27;
+pub(crate) const MAX_SMALL_BYTES: u64 = 1 << 27;
 
 /// Largest file of weights, bytes: no hub keeps larger ones.
 const MAX_LARGE_BYTES: u64 = 1 << 41;
 
 /// A commit and its files.
 #[derive(Debug)]
-pub(super) struct Listing {
-    pub(super) commit: String,
+pub(crate) struct Listing {
+    pub(crate) commit: String,
     files: BTreeMap<String, RemoteFile>,
 }
 
 /// A file as it was announced.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct RemoteFile {
-    pub(super) name: String,
-    pub(super) num_bytes: Option<u64>,
+pub(crate) struct RemoteFile {
+    pub(crate) name: String,
+    pub(crate) num_bytes: Option<u64>,
     /// sha256, hexadecimal, of files that the hub keeps as large ones.
-    pub(super) sha256: Option<String>,
+    pub(crate) sha256: Option<String>,
 }
 
 impl RemoteFile {
     /// More bytes than this are never taken.
-    pub(super) fn max_bytes(&self) -> u64 {
+    pub(crate) fn max_bytes(&self) -> u64 {
         if self.name.ends_with(".safetensors") { MAX_LARGE_BYTES } else { MAX_SMALL_BYTES }
     }
 }
@@ -65,7 +65,7 @@ struct Index {
 
 impl Listing {
     /// Reads the hub's answer.
-    pub(super) fn from_json(text: &str, revision: &str) -> anyhow::Result<Self> {
+    pub(crate) fn from_json(text: &str, revision: &str) -> anyhow::Result<Self> {
         let answer: Answer =
             serde_json::from_str(text).map_err(|error| broken(format!("the hub's listing cannot be read: {error}")))?;
         if !is_commit(&answer.sha) || (is_commit(revision) && answer.sha != revision) {
@@ -85,14 +85,24 @@ impl Listing {
         Ok(Self { commit: answer.sha, files })
     }
 
+    /// A file by its path in the repository.
+    pub(crate) fn file(&self, name: &str) -> anyhow::Result<&RemoteFile> {
+        let lacking = || {
+            let holds: Vec<&str> = self.files.keys().map(String::as_str).filter(|name| !name.starts_with('.')).take(12).collect();
+            StageFailure::usage(format!("the repository has no file `{}` at commit {}", shortened(name), self.commit))
+                .hint(format!("name one that it has: {}", shortened(&holds.join(", "))))
+        };
+        self.files.get(name).ok_or_else(|| lacking().into()).and_then(within_bounds)
+    }
+
     /// The index of weights that are cut into several files.
-    pub(super) fn index(&self) -> anyhow::Result<Option<&RemoteFile>> {
+    pub(crate) fn index(&self) -> anyhow::Result<Option<&RemoteFile>> {
         self.files.get(INDEX_FILE).map(within_bounds).transpose()
     }
 
     /// What a model folder needs. Of several sets of weights one is taken: the files that the index names, else model.safetensors,
     /// else every .safetensors file.
-    pub(super) fn model_files(&self, index: Option<&str>) -> anyhow::Result<Vec<RemoteFile>> {
+    pub(crate) fn model_files(&self, index: Option<&str>) -> anyhow::Result<Vec<RemoteFile>> {
         let mut names: Vec<&str> = OTHER_FILES.iter().copied().filter(|name| self.files.contains_key(*name)).collect();
         for needed in ["config.json", "tokenizer.json"] {
             if !names.contains(&needed) {
@@ -130,24 +140,24 @@ impl Listing {
 }
 
 /// Whether a name is one that this program gives to files of a model folder: plain, at the top, of a known kind.
-pub(super) fn is_model_file(name: &str) -> bool {
+pub(crate) fn is_model_file(name: &str) -> bool {
     let is_plain = name.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.'));
     let is_weights = name.ends_with(".safetensors") && name.len() <= 200;
     is_plain && !name.starts_with('.') && (is_weights || name == INDEX_FILE || OTHER_FILES.contains(&name))
 }
 
 /// Whether a text is a whole commit.
-pub(super) fn is_commit(text: &str) -> bool {
+pub(crate) fn is_commit(text: &str) -> bool {
     text.len() == 40 && is_lower_hex(text)
 }
 
 /// Whether a text is a sha256.
-pub(super) fn is_sha256(text: &str) -> bool {
+pub(crate) fn is_sha256(text: &str) -> bool {
     text.len() == 64 && is_lower_hex(text)
 }
 
 /// Refuses what can be no repository or revision, before it becomes a part of an address.
-pub(super) fn check_repository(repository: &str, revision: &str) -> anyhow::Result<()> {
+pub(crate) fn check_repository(repository: &str, revision: &str) -> anyhow::Result<()> {
     let is_name = |part: &str| {
         let is_plain = part.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.'));
         !part.is_empty() && is_plain && !part.starts_with('.') && !part.contains("..")
@@ -169,7 +179,7 @@ fn is_lower_hex(text: &str) -> bool {
 }
 
 /// Whether a name stays below the folder it is joined to.
-fn is_inside(name: &str) -> bool {
+pub(crate) fn is_inside(name: &str) -> bool {
     let is_odd = |part: &str| part.is_empty() || part == "." || part == "..";
     !name.contains(['\\', '\0', ':']) && !name.split('/').any(is_odd)
 }

@@ -3,19 +3,19 @@
 //! Bytes go to a hidden file that is named after the commit and locked while it is written. A fetch that was stopped leaves it, and the
 //! next one asks for the rest.
 
-use super::SourceFile;
-use super::hub::{Hub, Incoming, RequestError};
 use super::listing::RemoteFile;
+use super::{Hub, Incoming, RequestError};
 use crate::console::Progress;
 use crate::exit::StageFailure;
 use crate::interrupt::Interrupt;
 use rzero_io::atomic::{publish_file, remove_file};
 use rzero_io::error::IoError;
+use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// Failures in a row, without a byte between them, after which the fetch gives up.
 const MAX_FAILURES: u32 = 6;
@@ -25,23 +25,35 @@ const FIRST_WAIT: Duration = Duration::from_millis(500);
 
 const BUFFER_BYTES: usize = 1 << 18;
 
+/// What is known of a file that came.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct SourceFile {
+    pub(crate) name: String,
+    pub(crate) num_bytes: u64,
+    /// Of the bytes that came.
+    pub(crate) sha256: String,
+    /// Whether the hub announced that digest; else its size was compared alone.
+    pub(crate) is_digest_announced: bool,
+}
+
 /// A file that is whole and checked, but not yet under its name.
 #[derive(Debug)]
-pub(super) struct Fetched {
-    pub(super) record: SourceFile,
+pub(crate) struct Fetched {
+    pub(crate) record: SourceFile,
     /// Where it lies; `None` where it lies under its name already.
     part: Option<PathBuf>,
 }
 
 impl Fetched {
     /// Puts the file under its name.
-    pub(super) fn publish(&self, folder: &Path) -> anyhow::Result<()> {
+    pub(crate) fn publish(&self, folder: &Path) -> anyhow::Result<()> {
         Ok(self.part.as_ref().map_or(Ok(()), |part| publish_file(part, &folder.join(&self.record.name)))?)
     }
 }
 
 /// Fetches a file, or what is missing of it.
-pub(super) fn fetch(
+pub(crate) fn fetch(
     hub: &Hub,
     url: &str,
     file: &RemoteFile,
@@ -81,20 +93,10 @@ pub(super) fn fetch(
             return Err(hub.unreachable(&problem));
         }
         tracing::warn!(file = file.name, bytes = part.num_bytes, "the transfer broke off and goes on: {problem}");
-        wait(FIRST_WAIT * 2u32.pow(failures - 1), interrupt)?;
+        interrupt.wait(FIRST_WAIT * 2u32.pow(failures - 1))?;
     }
     let record = part.finish(&announced)?;
     Ok(Fetched { record, part: Some(path) })
-}
-
-/// Waits, unless told to stop.
-fn wait(how_long: Duration, interrupt: &Interrupt) -> anyhow::Result<()> {
-    let until = Instant::now() + how_long;
-    while Instant::now() < until {
-        interrupt.check()?;
-        std::thread::sleep(Duration::from_millis(50));
-    }
-    Ok(())
 }
 
 /// What a fetch that was stopped had put under its name. Without an announced digest it is fetched again: such files are small.

@@ -1,13 +1,16 @@
-//! The hub's side of a fetch: addresses, the listing, requests and what their answers mean.
+//! The Hugging Face hub: addresses, the listing, requests and what their answers mean.
 //!
 //! Addresses, the token and the request for the listing are the business of `hf-hub`. It downloads as well, but into a cache of its own,
 //! without comparing a digest, without a bound on what a server may send and without noticing a server that ignores a range; so the
 //! transfer is done here, with the client beneath it.
 
-use super::listing::{Listing, MAX_SMALL_BYTES, RemoteFile, is_sha256};
+pub(crate) mod download;
+pub(crate) mod listing;
+
 use crate::exit::StageFailure;
-use hf_hub::api::sync::{Api, ApiBuilder};
+use hf_hub::api::sync::{Api, ApiBuilder, ApiRepo};
 use hf_hub::{Cache, Repo, RepoType};
+use listing::{Listing, MAX_SMALL_BYTES, RemoteFile, is_sha256};
 use std::io::Read;
 use std::time::Duration;
 use ureq::http::{HeaderMap, Response};
@@ -22,9 +25,19 @@ const MAX_REDIRECTS: usize = 8;
 /// How long nothing may come.
 const SILENCE: Duration = Duration::from_secs(60);
 
+/// What kind of repositories is asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Repositories {
+    /// Models.
+    Models,
+    /// Data sets.
+    Datasets,
+}
+
 /// A hub and how to speak to it.
 #[derive(Debug)]
-pub(super) struct Hub {
+pub(crate) struct Hub {
+    repositories: Repositories,
     api: Api,
     agent: Agent,
     endpoint: String,
@@ -32,20 +45,20 @@ pub(super) struct Hub {
 }
 
 /// A file that begins to come.
-pub(super) struct Incoming {
+pub(crate) struct Incoming {
     /// 200 for a whole file, 206 for the part that was asked for, 416 where there is nothing at that place.
-    pub(super) status: u16,
+    pub(crate) status: u16,
     /// The first byte that comes.
-    pub(super) start: u64,
+    pub(crate) start: u64,
     /// Bytes of the whole file, if it was announced.
-    pub(super) num_bytes: Option<u64>,
+    pub(crate) num_bytes: Option<u64>,
     /// Its digest, if it was announced.
-    pub(super) sha256: Option<String>,
-    pub(super) body: Box<dyn Read>,
+    pub(crate) sha256: Option<String>,
+    pub(crate) body: Box<dyn Read>,
 }
 
 /// Why a request failed.
-pub(super) enum RequestError {
+pub(crate) enum RequestError {
     /// It may pass.
     Passing(String),
     /// It will not.
@@ -54,7 +67,7 @@ pub(super) enum RequestError {
 
 impl Hub {
     /// The hub that the environment names.
-    pub(super) fn from_environment() -> anyhow::Result<Self> {
+    pub(crate) fn from_environment(repositories: Repositories) -> anyhow::Result<Self> {
         let variable =
             |name: &str| std::env::var(name).ok().map(|value| value.trim().to_owned()).filter(|value| !value.is_empty());
         let endpoint = variable("HF_ENDPOINT").unwrap_or_else(|| "https://huggingface.co".to_owned());
@@ -81,18 +94,25 @@ impl Hub {
             .timeout_per_read(Some(SILENCE))
             .build()
             .new_agent();
-        Ok(Self { api, agent, endpoint, token })
+        Ok(Self { repositories, api, agent, endpoint, token })
+    }
+
+    fn repository(&self, repository: &str, revision: &str) -> ApiRepo {
+        let kind = match self.repositories {
+            Repositories::Models => RepoType::Model,
+            Repositories::Datasets => RepoType::Dataset,
+        };
+        self.api.repo(Repo::with_revision(repository.to_owned(), kind, revision.to_owned()))
     }
 
     /// The address of a file of a commit.
-    pub(super) fn url(&self, repository: &str, commit: &str, name: &str) -> String {
-        self.api.repo(Repo::with_revision(repository.to_owned(), RepoType::Model, commit.to_owned())).url(name)
+    pub(crate) fn url(&self, repository: &str, commit: &str, name: &str) -> String {
+        self.repository(repository, commit).url(name)
     }
 
     /// What a repository holds at a revision.
-    pub(super) fn listing(&self, repository: &str, revision: &str) -> anyhow::Result<Listing> {
-        let repo = self.api.repo(Repo::with_revision(repository.to_owned(), RepoType::Model, revision.to_owned()));
-        let request = repo.info_request().query("blobs", "true").config();
+    pub(crate) fn listing(&self, repository: &str, revision: &str) -> anyhow::Result<Listing> {
+        let request = self.repository(repository, revision).info_request().query("blobs", "true").config();
         let request = request.timeout_global(Some(2 * SILENCE)).http_status_as_error(false).build();
         let mut answer = request.call().map_err(|error| no_network(&self.endpoint, &error.to_string()))?;
         if answer.status().as_u16() != 200 {
@@ -104,7 +124,7 @@ impl Hub {
     }
 
     /// A small file as text.
-    pub(super) fn small_file(&self, repository: &str, commit: &str, file: &RemoteFile) -> anyhow::Result<String> {
+    pub(crate) fn small_file(&self, repository: &str, commit: &str, file: &RemoteFile) -> anyhow::Result<String> {
         let incoming = self.open(&self.url(repository, commit, &file.name), 0).map_err(|error| match error {
             RequestError::Passing(problem) => no_network(&self.endpoint, &problem),
             RequestError::Final(error) => error,
@@ -119,7 +139,7 @@ impl Hub {
     }
 
     /// Asks for a file from a byte on.
-    pub(super) fn open(&self, url: &str, start: u64) -> Result<Incoming, RequestError> {
+    pub(crate) fn open(&self, url: &str, start: u64) -> Result<Incoming, RequestError> {
         let mut address = url.to_owned();
         let (mut num_bytes, mut sha256) = (None, None);
         for _ in 0..=MAX_REDIRECTS {
@@ -150,7 +170,7 @@ impl Hub {
     }
 
     /// The error of a hub that cannot be reached.
-    pub(super) fn unreachable(&self, problem: &str) -> anyhow::Error {
+    pub(crate) fn unreachable(&self, problem: &str) -> anyhow::Error {
         no_network(&self.endpoint, problem)
     }
 }

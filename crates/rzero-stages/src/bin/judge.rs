@@ -1,0 +1,11 @@
+//! `judge`: see [`rzero_stages::stages::judge`].
+
+use rzero_stages::stages::judge;
+use std::process::ExitCode;
+
+#[global_allocator]
+static ALLOCATOR: rzero_stages::MiMalloc = rzero_stages::MiMalloc;
+
+fn main() -> ExitCode {
+    rzero_stages::exit::main_with(judge::run)
+}

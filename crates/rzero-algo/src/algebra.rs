@@ -3,7 +3,7 @@
 //! | module | says | is |
 //! | --- | --- | --- |
 //! | [`expr`] | what an expression is | the tree that the parser builds |
-//! | [`polynomial`], [`simplify`] | the canonical form, where there is one | sums of monomials over Q in variables, pi, e, i, roots and logarithms of primes |
+//! | [`rational`], [`polynomial`], [`simplify`] | the canonical form, where there is one | sums of monomials over Q in variables, pi, e, i, roots and logarithms of primes |
 //! | [`field`] | whether two rational functions are the same | exact values at fixed points of a prime field |
 //! | [`ball`], [`numeric`] | the same of anything else that has real values | interval arithmetic, 53 bits and then 128 |
 //!
@@ -15,6 +15,7 @@ pub(crate) mod field;
 pub(crate) mod numeric;
 pub(crate) mod polynomial;
 pub(crate) mod print;
+pub(crate) mod rational;
 pub(crate) mod simplify;
 
 /// Why an expression has no canonical form or no value.
@@ -34,7 +35,7 @@ pub(crate) struct Budget(u32);
 
 impl Budget {
     /// What one expression is given.
-    pub(crate) const PER_EXPRESSION: u32 = 4_000;
+    pub(crate) const PER_EXPRESSION: u32 = 2_500;
 
     pub(crate) const fn new(steps: u32) -> Self {
         Self(steps)

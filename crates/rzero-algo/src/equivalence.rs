@@ -103,6 +103,7 @@ fn of_forms(gold: Option<&Form>, prediction: Option<&Form>, options: &GradeOptio
 
 /// A whole number in plain digits that needs no exact arithmetic.
 fn small_integer(text: &str) -> Option<i64> {
+    let text = text.strip_suffix(".0").unwrap_or(text);
     let digits = text.strip_prefix('-').unwrap_or(text);
     let is_plain = (1..=17).contains(&digits.len()) && digits.bytes().all(|digit| digit.is_ascii_digit());
     if is_plain { text.parse().ok() } else { None }

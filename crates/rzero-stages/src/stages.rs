@@ -8,6 +8,7 @@ pub mod eval;
 #[cfg(feature = "fetch")]
 pub mod fetch_model;
 pub mod filter;
+pub mod grade;
 #[cfg(feature = "model")]
 pub mod grpo_step;
 pub mod import_benchmark;

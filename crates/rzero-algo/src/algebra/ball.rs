@@ -182,7 +182,8 @@ impl Real for BigFloat {
         with_consts(|consts| consts.pi(BITS, ROUNDING))
     }
     fn is_finite(&self) -> bool {
-        !self.is_nan() && !self.is_inf()
+        // Of numbers beyond this the sine alone would take longer than an answer is given.
+        !self.is_nan() && !self.is_inf() && self.exponent().is_none_or(|exponent| exponent <= 1_024)
     }
     fn is_negative(&self) -> bool {
         self.sign() == Some(Sign::Neg) && !self.is_zero()
@@ -304,6 +305,9 @@ impl<T: Real> Ball<T> {
     }
 
     pub(crate) fn exp(&self) -> Option<Self> {
+        if T::from_i64(1_000).is_less(&self.middle.abs()) {
+            return None;
+        }
         self.of_slope(self.middle.exp(), &self.high().exp().mul(&T::from_i64(2)))
     }
 

@@ -5,6 +5,7 @@
 //! `8^(1/2) = 2 * 2^(1/2)`. Positive radicals of different primes are linearly independent over Q (Besicovitch 1940), so such a sum is zero
 //! only where every coefficient is. i has the exponent 0 or 1.
 
+use crate::algebra::rational::{self, cost, size};
 use crate::algebra::{Budget, NoForm};
 use num_bigint::BigInt;
 use num_integer::Integer;
@@ -124,7 +125,7 @@ impl Polynomial {
                 }
             }
             Entry::Occupied(mut entry) => {
-                *entry.get_mut() += coefficient;
+                *entry.get_mut() = rational::add(entry.get(), &coefficient);
                 if entry.get().is_zero() {
                     entry.remove();
                 }
@@ -135,7 +136,8 @@ impl Polynomial {
     pub(crate) fn add(mut self, other: Self, budget: &mut Budget) -> Result<Self, NoForm> {
         budget.spend(1 + other.terms.len() as u64)?;
         for (monomial, coefficient) in other.terms {
-            budget.spend(size(&coefficient) / 4_096)?;
+            let largest = self.terms.get(&monomial).unwrap_or(&coefficient);
+            budget.spend(cost(largest, &coefficient) / 4)?;
             self.add_term(monomial, coefficient);
         }
         self.bounded()
@@ -150,11 +152,11 @@ impl Polynomial {
 
     pub(crate) fn multiply(&self, other: &Self, budget: &mut Budget) -> Result<Self, NoForm> {
         let mut product = Self::default();
-        budget.spend(self.terms.len() as u64 * other.terms.len() as u64)?;
+        budget.spend(2 + 6 * self.terms.len() as u64 * other.terms.len() as u64)?;
         for (left, left_coefficient) in &self.terms {
             for (right, right_coefficient) in &other.terms {
-                budget.spend(product_cost(left_coefficient, right_coefficient))?;
-                let mut coefficient = left_coefficient * right_coefficient;
+                budget.spend(cost(left_coefficient, right_coefficient))?;
+                let mut coefficient = rational::multiply(left_coefficient, right_coefficient);
                 let monomial = merge(left, right, &mut coefficient)?;
                 product.add_term(monomial, coefficient);
             }
@@ -295,20 +297,6 @@ impl Polynomial {
     }
 }
 
-/// Bits of numerator and denominator.
-fn size(number: &BigRational) -> u64 {
-    number.numer().bits() + number.denom().bits()
-}
-
-/// Steps that a product of coefficients takes: the common divisor of long fractions is what costs.
-fn product_cost(left: &BigRational, right: &BigRational) -> u64 {
-    let (left_words, right_words) = (size(left) / 64, size(right) / 64);
-    if left.denom().is_one() && right.denom().is_one() {
-        return left_words * right_words / 16;
-    }
-    (left_words + right_words) * (left_words + right_words) / 4
-}
-
 /// Product of two monomials; whole powers of primes and of i go to the coefficient.
 fn merge(left: &Monomial, right: &Monomial, coefficient: &mut BigRational) -> Result<Monomial, NoForm> {
     let mut product = Monomial::with_capacity(left.len() + right.len());
@@ -346,7 +334,8 @@ fn merge(left: &Monomial, right: &Monomial, coefficient: &mut BigRational) -> Re
             }
             Atom::Prime(prime) => {
                 let whole = exponent.floor();
-                *coefficient *= BigRational::from_integer(BigInt::from(*prime)).pow(*whole.numer());
+                let power = BigRational::from_integer(BigInt::from(*prime)).pow(*whole.numer());
+                *coefficient = rational::multiply(coefficient, &power);
                 exponent - whole
             }
             Atom::Infinity => {

@@ -189,10 +189,15 @@ const FORMULA_SIGNS: [(&str, &str); 4] = [("$$", "$$"), ("$", "$"), ("\\(", "\\)
 fn first_formula(text: &str) -> Option<&str> {
     FORMULA_SIGNS.iter().find_map(|(open, close)| {
         let rest = text.strip_prefix(open)?;
-        let end = rest.find(close)?;
+        let end = find_close(rest, close)?;
         let content = rest[..end].trim();
         (!content.is_empty()).then_some(content)
     })
+}
+
+/// Where a formula ends; `\$` is a printed dollar sign and ends none.
+fn find_close(text: &str, close: &str) -> Option<usize> {
+    text.match_indices(close).map(|(at, _)| at).find(|at| close.starts_with('\\') || !text[..*at].ends_with('\\'))
 }
 
 /// The formula that a text ends with, but for words; those that only "and" parts from it belong to it.
@@ -207,7 +212,7 @@ fn last_formula(text: &str) -> Option<&str> {
         }
         let formula = FORMULA_SIGNS.iter().find_map(|(open, close)| {
             let inner = rest.strip_prefix(open)?;
-            let end = inner.find(close)?;
+            let end = find_close(inner, close)?;
             Some((at..at + open.len() + end + close.len(), inner[..end].trim().is_empty()))
         });
         match formula {

@@ -15,6 +15,8 @@ pub(crate) type Outcome = (Verdict, GradeReason);
 
 /// What a pair of forms is given to be compared.
 const BUDGET: u32 = 6_000;
+/// Most parts whose order is left open; of longer lists only the written forms are compared.
+const MAX_MATCHED: usize = 24;
 /// Digits from which a decimal counts as printed by a computer.
 const DOUBLE_DIGITS: usize = 15;
 /// How far such a decimal may lie from what it stands for, relative to it.
@@ -236,34 +238,36 @@ impl Comparison {
         if is_known { equal(GradeReason::SameParts) } else { unknown(GradeReason::NotComparable) }
     }
 
-    /// Each part of one side has its own part of the other.
+    /// Each part of one side has its own part of the other. All pairs are looked at, so that the order of parts decides nothing.
     fn in_any_order(&mut self, left: &[Form], right: &[Form]) -> Outcome {
         if left.len() != right.len() {
             return different(GradeReason::OtherParts);
         }
-        let mut is_free = vec![true; right.len()];
-        let mut is_known = true;
-        for part in left {
-            let mut is_found = false;
-            for (at, other) in right.iter().enumerate().filter(|(at, _)| is_free[*at]).collect::<Vec<_>>() {
-                if self.budget.spend(2).is_err() {
-                    return unknown(GradeReason::TooMuchWork);
-                }
-                match self.forms(part, other) {
-                    (Verdict::Equal, _) => {
-                        is_free[at] = false;
-                        is_found = true;
-                        break;
-                    }
-                    (Verdict::Unknown, _) => is_known = false,
-                    (Verdict::Different, _) => {}
-                }
-            }
-            if !is_found {
-                return if is_known { different(GradeReason::OtherParts) } else { unknown(GradeReason::NotComparable) };
-            }
+        if left.len() > MAX_MATCHED {
+            let sorted = |parts: &[Form]| {
+                let mut texts: Vec<String> = parts.iter().map(ToString::to_string).collect();
+                texts.sort_unstable();
+                texts
+            };
+            let is_same = sorted(left) == sorted(right);
+            return if is_same { equal(GradeReason::SameParts) } else { unknown(GradeReason::TooMuchWork) };
         }
-        equal(GradeReason::SameParts)
+        // Sets of sets of sets: what is looked at is bounded by the budget, whichever side it stands on.
+        if self.budget.spend(10 * (left.len() * right.len()) as u64).is_err() {
+            return unknown(GradeReason::TooMuchWork);
+        }
+        let verdicts: Vec<Vec<Verdict>> =
+            left.iter().map(|part| right.iter().map(|other| self.forms(part, other).0).collect()).collect();
+        let mut partner_of: Vec<Option<usize>> = vec![None; right.len()];
+        if (0..left.len()).all(|at| augment(at, &verdicts, &mut partner_of, &mut vec![false; right.len()])) {
+            return equal(GradeReason::SameParts);
+        }
+        let has_no_other = (0..left.len()).any(|at| {
+            verdicts[at].iter().all(|verdict| *verdict == Verdict::Different)
+                || verdicts.iter().all(|row| row[at] == Verdict::Different)
+        });
+        let is_known = verdicts.iter().flatten().all(|verdict| *verdict != Verdict::Unknown);
+        if has_no_other || is_known { different(GradeReason::OtherParts) } else { unknown(GradeReason::NotComparable) }
     }
 
     fn intervals(&mut self, left: &Interval, right: &Interval) -> Outcome {
@@ -365,6 +369,20 @@ impl Comparison {
             None => numeric::is_between(&value.expr, &(centre - tolerance), &(centre + tolerance)),
         }
     }
+}
+
+/// Finds a partner for a part, moving others to new ones where it must (Kuhn 1955).
+fn augment(at: usize, verdicts: &[Vec<Verdict>], partner_of: &mut [Option<usize>], is_seen: &mut [bool]) -> bool {
+    for other in 0..partner_of.len() {
+        if verdicts[at][other] == Verdict::Equal && !is_seen[other] {
+            is_seen[other] = true;
+            if partner_of[other].is_none_or(|partner| augment(partner, verdicts, partner_of, is_seen)) {
+                partner_of[other] = Some(at);
+                return true;
+            }
+        }
+    }
+    false
 }
 
 /// The outcome for equal bodies, once units and names have been looked at.

@@ -50,7 +50,7 @@ impl Lexeme {
 }
 
 /// Most tokens of an answer.
-const MAX_TOKENS: usize = 2_000;
+const MAX_TOKENS: usize = 400;
 /// The tokens of an answer; nothing where it holds a character without meaning, or too much.
 pub(crate) fn tokens(text: &str) -> Option<Vec<Lexeme>> {
     let mut lexer = Lexer {

@@ -2,6 +2,7 @@
 //!
 //! Exact: 0.1 is a tenth. What a domain of numbers reads as an answer is a literal and nothing else; no sum is worked out.
 
+use crate::algebra::rational::multiply;
 use num_bigint::BigInt;
 use num_rational::BigRational;
 use num_traits::{Pow, Zero};
@@ -10,6 +11,8 @@ use num_traits::{Pow, Zero};
 pub const MAX_DIGITS: usize = 2_000;
 /// Most digits of both in a fraction, whose common divisor has to be found.
 const MAX_FRACTION_DIGITS: usize = 2 * MAX_DIGITS;
+/// Most decimals that an exponent gives.
+const MAX_DECIMALS: i32 = 400;
 /// LaTeX commands for a fraction.
 const FRACTION_COMMANDS: [&str; 4] = ["\\frac", "\\dfrac", "\\tfrac", "\\cfrac"];
 
@@ -51,8 +54,12 @@ pub(crate) fn decimal_value(text: &str) -> Option<BigRational> {
     if decimal.digits.len() + exponent.unsigned_abs() as usize > MAX_DIGITS {
         return None;
     }
+    if exponent < -MAX_DECIMALS {
+        return None;
+    }
     let value = decimal.value()?;
-    Some(if exponent == 0 { value } else { value * BigRational::from_integer(10.into()).pow(exponent) })
+    let scale = || BigRational::from_integer(10.into()).pow(exponent);
+    Some(if exponent == 0 { value } else { multiply(&value, &scale()) })
 }
 
 /// `{a}{b}`, or two single digits as in `\frac12`.

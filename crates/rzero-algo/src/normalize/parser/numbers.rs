@@ -32,19 +32,10 @@ impl Parser<'_> {
             return self.repeating(text);
         }
         let value = decimal_value(text).ok_or(NoExpr)?;
-        // 4\frac{2}{3}
         let is_whole = text.bytes().all(|digit| digit.is_ascii_digit() || digit == b',');
-        if is_whole && matches!(self.peek(), Some(Token::Command(name)) if name == "frac") {
-            let before = self.at;
-            self.at += 1;
-            match self.fraction() {
-                Ok((Expr::Number(above), Expr::Number(below)))
-                    if above.is_integer() && below.is_integer() && above > BigRational::zero() && below > above =>
-                {
-                    return Ok(Expr::Number(value + above / below));
-                }
-                _ => self.at = before,
-            }
+        if is_whole && let Some((broken, end)) = self.broken_part() {
+            self.at = end;
+            return Ok(Expr::Number(value + broken));
         }
         // 1 1/2
         if is_whole
@@ -61,6 +52,32 @@ impl Parser<'_> {
             }
         }
         Ok(Expr::Number(value))
+    }
+
+    /// The fraction of a mixed number such as `4\frac{2}{3}` and where it ends: two whole numbers, the smaller above the larger.
+    fn broken_part(&self) -> Option<(BigRational, usize)> {
+        let token = |at: usize| self.tokens.get(self.at + at).map(|lexeme| &lexeme.token);
+        if !matches!(token(0), Some(Token::Command(name)) if name == "frac") {
+            return None;
+        }
+        let whole = |at: usize| match token(at) {
+            Some(Token::Number(text)) if text.bytes().all(|digit| digit.is_ascii_digit()) => Some(text.as_str()),
+            _ => None,
+        };
+        let is = |at: usize, symbol: char| token(at) == Some(&Token::Symbol(symbol));
+        let argument = |at: usize| match whole(at) {
+            Some(text) => Some((text, at + 1)),
+            None if is(at, '{') && is(at + 2, '}') => whole(at + 1).map(|text| (text, at + 3)),
+            None => None,
+        };
+        let (first, next) = argument(1)?;
+        let (above, below, end) = match argument(next) {
+            Some((second, end)) => (first, second, end),
+            None if first.len() == 2 && next == 2 => (&first[..1], &first[1..], next),
+            None => return None,
+        };
+        let (above, below) = (decimal_value(above)?, decimal_value(below)?);
+        (above > BigRational::zero() && below > above).then(|| (above / below, self.at + end))
     }
 
     /// The digits under a bar, over as many nines.

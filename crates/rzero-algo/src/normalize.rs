@@ -39,7 +39,7 @@ mod words;
 mod wrappers;
 
 pub use form::Form;
-pub(crate) use form::{Body, Interval, Name, Order, Relation, Value};
+pub(crate) use form::{Body, Interval, Name, Order, Relation, Value, has_repeats};
 pub use literal::MAX_DIGITS;
 
 use literal::{Reading, read_literal};

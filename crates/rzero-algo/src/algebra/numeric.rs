@@ -162,7 +162,10 @@ fn cost(expr: &Expr) -> u32 {
 pub(crate) fn are_equal(left: &Expr, right: &Expr, budget: &mut Budget) -> Result<bool, NoForm> {
     let is_counting = |expr: &Expr| {
         expr.any(&|part| {
-            matches!(part, Expr::Call(Function::Factorial, _) | Expr::Binomial(_) | Expr::Big(_)) && !part.is_constant()
+            matches!(
+                part,
+                Expr::Call(Function::Factorial | Function::Floor | Function::Ceil, _) | Expr::Binomial(_) | Expr::Big(_)
+            ) && !part.is_constant()
         })
     };
     if is_counting(left) || is_counting(right) {
@@ -202,21 +205,26 @@ pub(crate) fn are_equal(left: &Expr, right: &Expr, budget: &mut Budget) -> Resul
     Ok(true)
 }
 
-/// Factorials and binomials of variables have values at whole numbers only.
+/// Factorials and binomials of variables have values at whole numbers only, and what is rounded is told apart by large numbers.
 fn at_whole_points(left: &Expr, right: &Expr, budget: &mut Budget) -> Result<bool, NoForm> {
     let at = |expr: &Expr, point: u8| {
         expr.map(&|part| match part {
-            Expr::Variable(name) => Expr::integer(1 + chance(point, &name, 12)),
+            Expr::Variable(name) => Expr::integer(1 + chance(point, &name, 24)),
             other => other,
         })
     };
     let mut num_agreed = 0;
     for point in 0..NUM_WHOLE_POINTS {
-        match (simplify(&at(left, point), budget), simplify(&at(right, point), budget)) {
+        let (left, right) = (at(left, point), at(right, point));
+        match (simplify(&left, budget), simplify(&right, budget)) {
             (Ok(left), Ok(right)) if left == right => num_agreed += 1,
             (Ok(left), Ok(right)) if left.is_number() && right.is_number() => return Ok(false),
             (Err(NoForm::TooMuchWork), _) | (_, Err(NoForm::TooMuchWork)) => return Err(NoForm::TooMuchWork),
-            _ => {}
+            _ => match (value::<f64>(&left, 0), value::<f64>(&right, 0)) {
+                (Some(left), Some(right)) if left.compare(&right) == Closeness::Apart => return Ok(false),
+                (Some(left), Some(right)) if left.compare(&right) == Closeness::Same => num_agreed += 1,
+                _ => {}
+            },
         }
     }
     if num_agreed >= MIN_POINTS { Ok(true) } else { Err(NoForm::Other) }

@@ -3,7 +3,7 @@
 use crate::algebra::expr::{Constant, Expr};
 use crate::algebra::{Budget, NoForm, field, numeric};
 use crate::equivalence::GradeOptions;
-use crate::normalize::{Body, Form, Interval, Name, Order, Relation, Value};
+use crate::normalize::{Body, Form, Interval, Name, Order, Relation, Value, has_repeats};
 use num_bigint::BigInt;
 use num_integer::Integer;
 use num_rational::BigRational;
@@ -242,6 +242,9 @@ impl Comparison {
     fn in_any_order(&mut self, left: &[Form], right: &[Form]) -> Outcome {
         if left.len() != right.len() {
             return different(GradeReason::OtherParts);
+        }
+        if left.len() <= MAX_MATCHED && (has_repeats(left) || has_repeats(right)) {
+            return self.in_order(left, right);
         }
         if left.len() > MAX_MATCHED {
             let sorted = |parts: &[Form]| {

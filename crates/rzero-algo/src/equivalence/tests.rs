@@ -7,7 +7,7 @@ use proptest::prelude::*;
 #[test]
 fn each_form_equals_its_other_spellings_and_nothing_else() {
     // Gold; equal predictions; others.
-    let rows: [(&str, &[&str], &[&str]); 40] = [
+    let rows: [(&str, &[&str], &[&str]); 43] = [
         ("0.5", &["1/2", r"\frac{2}{4}", "$.50$", "50/100", "2^{-1}", "0.5000"], &["0.05", "0.500000001", "5"]),
         ("1/3", &[r"0.\overline{3}", r"\frac13", "2/6", "0.333333333333333"], &["0.333", "0.3333333333"]),
         ("12345678901234567890", &["12,345,678,901,234,567,890"], &["12345678901234567891"]),
@@ -50,6 +50,9 @@ fn each_form_equals_its_other_spellings_and_nothing_else() {
         ("2:3", &["4:6", "2/3"], &["3:2"]),
         ("1011_2", &["1011_{2}"], &["11", "1011", "1011_3"]),
         ("C", &["(C)", "c", r"\textbf{(C)}", "C. 12"], &["D", "C, D", "12"]),
+        ("1, 0, 0", &["1,0,0"], &["0, 1, 0", "1, 0, 1", "1, 0"]),
+        (r"\lfloor n/2 \rfloor", &[r"\left\lfloor\frac{n}{2}\right\rfloor"], &[r"\lfloor n/3 \rfloor"]),
+        ("np.arcsin(10/13)", &[r"\arcsin\frac{10}{13}"], &["np.arcsin(10/14)"]),
         ("no solution", &["No solutions.", r"\text{no solution}"], &["no idea at all", "0"]),
         ("9^{9^{9^9}}", &["9^{9^{9^9}}"], &["9^{9^9}", "9"]),
     ];

@@ -47,7 +47,7 @@ pub(crate) enum Body {
     Tuple(Vec<Form>),
     /// An interval; open at both ends it is also a pair.
     Interval(Box<Interval>),
-    /// Parts in no order: a set, or values between commas.
+    /// Parts in no order: a set, or values between commas. Where one is repeated it is no set, and the order counts.
     List(Vec<Form>),
     /// Sets put together.
     Union(Vec<Form>),
@@ -141,6 +141,11 @@ impl Form {
     }
 }
 
+/// Whether a part stands twice.
+pub(crate) fn has_repeats(parts: &[Form]) -> bool {
+    parts.iter().enumerate().any(|(at, part)| parts[..at].contains(part))
+}
+
 fn join(forms: &[Form], separator: &str) -> String {
     forms.iter().map(ToString::to_string).collect::<Vec<_>>().join(separator)
 }
@@ -187,6 +192,7 @@ impl fmt::Display for Body {
                 interval.high,
                 if interval.is_high_open { ')' } else { ']' },
             ),
+            Self::List(parts) if has_repeats(parts) => formatter.write_str(&join(parts, ", ")),
             Self::List(parts) => write!(formatter, "\\{{{}\\}}", join(parts, ", ")),
             Self::Union(parts) => formatter.write_str(&join(parts, " \\cup ")),
             Self::Matrix(rows) => {

@@ -96,7 +96,11 @@ impl Lexer {
                 }
                 'a'..='z' | 'A'..='Z' => {
                     let word = letters(&mut rest).ok()?;
-                    self.words(word);
+                    // `np.arcsin`: the name of a library says nothing.
+                    match rest.strip_prefix('.').filter(|_| matches!(word, "np" | "numpy" | "math" | "sympy")) {
+                        Some(after) => rest = after,
+                        None => self.words(word),
+                    }
                 }
                 '\\' => self.command(&mut rest, nesting)?,
                 '$' => {
@@ -325,6 +329,10 @@ fn number(rest: &mut &str, has_separators: bool) -> Lexed<String> {
     }
     if text.is_empty() {
         return Err(ContextError::new());
+    }
+    // `1./3`: a point with nothing behind it.
+    if !text.contains('.') && rest.starts_with('.') && rest[1..].starts_with(|next: char| "/*+-)^ ".contains(next)) {
+        *rest = &rest[1..];
     }
     if let Ok(exponent) = exponent(rest) {
         text.push('e');

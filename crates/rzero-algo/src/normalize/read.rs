@@ -135,7 +135,22 @@ fn matrices(tokens: &[Lexeme], depth: u32) -> Option<Form> {
     None
 }
 
-/// Parts in no order: the parts of parts that are lists as well, each once; one part is itself.
+/// The parts of a set, each once.
+fn set(mut form: Form) -> Form {
+    if let Body::List(parts) = &mut form.body {
+        let mut distinct: Vec<Form> = Vec::new();
+        for part in std::mem::take(parts) {
+            if !distinct.contains(&part) {
+                distinct.push(part);
+            }
+        }
+        *parts = distinct;
+        return form;
+    }
+    Form::of(Body::List(vec![form]))
+}
+
+/// Parts in no order, unless one is repeated: the parts of parts that are lists as well; one part is itself.
 pub(crate) fn list(parts: Vec<Form>) -> Form {
     let mut flat: Vec<Form> = Vec::new();
     for part in parts {
@@ -145,19 +160,20 @@ pub(crate) fn list(parts: Vec<Form>) -> Form {
             }
             other => vec![other],
         };
-        for form in inner {
-            if !flat.contains(&form) {
-                flat.push(form);
-            }
-        }
+        flat.extend(inner);
     }
-    if flat.len() == 1 { flat.remove(0) } else { Form::of(Body::List(flat)) }
+    match flat.len() {
+        1 => flat.remove(0),
+        // Digits may be a sequence; pairs and the like are solutions, of which each counts once.
+        _ if flat.iter().all(|part| matches!(part.body, Body::Value(_))) => Form::of(Body::List(flat)),
+        _ => set(Form::of(Body::List(flat))),
+    }
 }
 
 fn union(sets: Vec<Form>) -> Form {
     // Of single points the union is a set.
     if sets.iter().all(|set| matches!(set.body, Body::List(_))) {
-        return list(sets);
+        return set(list(sets));
     }
     let flat = sets.into_iter().flat_map(|set| match set.body {
         Body::Union(inner) => inner,
@@ -204,11 +220,7 @@ fn bracketed(tokens: &[Lexeme], depth: u32) -> Option<Form> {
             if inner.is_empty() {
                 return Some(Form::of(Body::List(Vec::new())));
             }
-            let inner = form(inner, depth)?;
-            Some(match inner.body {
-                Body::List(_) => inner,
-                _ => Form::of(Body::List(vec![inner])),
-            })
+            Some(set(form(inner, depth)?))
         }
         (Token::Begin(kind), Token::End(_)) => matrix(kind, inner, depth),
         (Token::Symbol('{'), Token::Symbol('}')) => form(inner, depth),

@@ -137,7 +137,7 @@ impl Polynomial {
         budget.spend(1 + other.terms.len() as u64)?;
         for (monomial, coefficient) in other.terms {
             let largest = self.terms.get(&monomial).unwrap_or(&coefficient);
-            budget.spend(cost(largest, &coefficient) / 4)?;
+            budget.spend(cost(largest, &coefficient) / 2)?;
             self.add_term(monomial, coefficient);
         }
         self.bounded()

@@ -25,5 +25,5 @@ pub(crate) fn size(number: &BigRational) -> u64 {
 /// What a sum or a product costs, in steps of a [`Budget`](super::Budget).
 pub(crate) fn cost(left: &BigRational, right: &BigRational) -> u64 {
     let (left_words, right_words) = (size(left) / 64, size(right) / 64);
-    if are_whole(left, right) { left_words * right_words / 16 } else { (left_words + right_words).pow(2) * 2 }
+    if are_whole(left, right) { left_words * right_words / 16 } else { (left_words + right_words + 1).pow(2) * 5 }
 }

@@ -15,13 +15,13 @@ use num_traits::{Signed, ToPrimitive};
 /// Points in double precision.
 const NUM_QUICK_POINTS: u8 = 8;
 /// Points with long numbers.
-const NUM_LONG_POINTS: u8 = 3;
+const NUM_LONG_POINTS: u32 = 3;
 /// Points of whole numbers.
 const NUM_WHOLE_POINTS: u8 = 16;
 /// Points at which functions of variables must have a value to be compared.
 const MIN_POINTS: u8 = 3;
 /// What the values of long numbers may cost in all, in square roots; one takes about five microseconds.
-const MAX_LONG_COST: u32 = 60;
+pub(crate) const MAX_LONG_COST: u32 = 100;
 
 /// A pseudo-random whole number below a bound for a name at a point.
 fn chance(point: u8, name: &str, bound: u64) -> i64 {
@@ -159,7 +159,8 @@ fn cost(expr: &Expr) -> u32 {
 }
 
 /// Whether two expressions have the same values; fails where neither can be told.
-pub(crate) fn are_equal(left: &Expr, right: &Expr, budget: &mut Budget) -> Result<bool, NoForm> {
+/// `long_cost` is what long numbers may still cost.
+pub(crate) fn are_equal(left: &Expr, right: &Expr, long_cost: &mut u32) -> Result<bool, NoForm> {
     let is_counting = |expr: &Expr| {
         expr.any(&|part| {
             matches!(
@@ -169,13 +170,12 @@ pub(crate) fn are_equal(left: &Expr, right: &Expr, budget: &mut Budget) -> Resul
         })
     };
     if is_counting(left) || is_counting(right) {
-        return at_whole_points(left, right, budget);
+        return at_whole_points(left, right);
     }
     let is_constant = left.is_constant() && right.is_constant();
     let num_points = if is_constant { 1 } else { NUM_QUICK_POINTS };
     let mut points = Vec::new();
     for point in 0..num_points {
-        budget.spend(u64::from(cost(left) + cost(right)) / 2 + 10)?;
         let (Some(left), Some(right)) = (value::<f64>(left, point), value::<f64>(right, point)) else { continue };
         match left.compare(&right) {
             Closeness::Apart => return Ok(false),
@@ -190,7 +190,8 @@ pub(crate) fn are_equal(left: &Expr, right: &Expr, budget: &mut Budget) -> Resul
         return Err(NoForm::Other);
     }
     let price = (cost(left) + cost(right)).max(1);
-    let num_long = (MAX_LONG_COST / price).min(u32::from(NUM_LONG_POINTS));
+    let num_long = (*long_cost / price).min(if is_constant { 1 } else { NUM_LONG_POINTS });
+    *long_cost -= num_long * price;
     if num_long == 0 {
         return Err(NoForm::TooMuchWork);
     }
@@ -206,7 +207,9 @@ pub(crate) fn are_equal(left: &Expr, right: &Expr, budget: &mut Budget) -> Resul
 }
 
 /// Factorials and binomials of variables have values at whole numbers only, and what is rounded is told apart by large numbers.
-fn at_whole_points(left: &Expr, right: &Expr, budget: &mut Budget) -> Result<bool, NoForm> {
+fn at_whole_points(left: &Expr, right: &Expr) -> Result<bool, NoForm> {
+    // A budget for each side, so that the order of the two decides nothing.
+    let mut budgets = [Budget::new(Budget::PER_EXPRESSION); 2];
     let at = |expr: &Expr, point: u8| {
         expr.map(&|part| match part {
             Expr::Variable(name) => Expr::integer(1 + chance(point, &name, 24)),
@@ -216,7 +219,7 @@ fn at_whole_points(left: &Expr, right: &Expr, budget: &mut Budget) -> Result<boo
     let mut num_agreed = 0;
     for point in 0..NUM_WHOLE_POINTS {
         let (left, right) = (at(left, point), at(right, point));
-        match (simplify(&left, budget), simplify(&right, budget)) {
+        match (simplify(&left, &mut budgets[0]), simplify(&right, &mut budgets[1])) {
             (Ok(left), Ok(right)) if left == right => num_agreed += 1,
             (Ok(left), Ok(right)) if left.is_number() && right.is_number() => return Ok(false),
             (Err(NoForm::TooMuchWork), _) | (_, Err(NoForm::TooMuchWork)) => return Err(NoForm::TooMuchWork),

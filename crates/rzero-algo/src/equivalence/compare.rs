@@ -15,6 +15,8 @@ pub(crate) type Outcome = (Verdict, GradeReason);
 
 /// What a pair of forms is given to be compared.
 const BUDGET: u32 = 6_000;
+/// What is taken of it for two values without canonical forms.
+const HARD_COMPARISON: u64 = 800;
 /// Most parts whose order is left open; of longer lists only the written forms are compared.
 const MAX_MATCHED: usize = 24;
 /// Digits from which a decimal counts as printed by a computer.
@@ -36,12 +38,12 @@ const fn unknown(reason: GradeReason) -> Outcome {
 
 /// Whether a prediction is the gold answer. Symmetric but for a gold answer that is rounded.
 pub(crate) fn compare(gold: &Form, prediction: &Form, options: &GradeOptions) -> Outcome {
-    Comparison { budget: Budget::new(BUDGET), options: *options }.forms(gold, prediction)
+    Comparison::new(*options).forms(gold, prediction)
 }
 
 /// Whether the bodies of two forms are the same, with nothing left out and nothing rounded.
 pub(crate) fn same_bodies(left: &Form, right: &Form) -> bool {
-    let mut comparison = Comparison { budget: Budget::new(BUDGET), options: GradeOptions::default() };
+    let mut comparison = Comparison::new(GradeOptions::default());
     comparison.bodies(&left.body, &right.body).0 == Verdict::Equal
 }
 
@@ -58,10 +60,15 @@ pub(crate) fn other_value(form: &Form) -> Option<Form> {
 
 struct Comparison {
     budget: Budget,
+    long_cost: u32,
     options: GradeOptions,
 }
 
 impl Comparison {
+    const fn new(options: GradeOptions) -> Self {
+        Self { budget: Budget::new(BUDGET), long_cost: numeric::MAX_LONG_COST, options }
+    }
+
     fn forms(&mut self, gold: &Form, prediction: &Form) -> Outcome {
         let outcome = self.bodies(&gold.body, &prediction.body);
         if outcome.0 == Verdict::Equal {
@@ -206,11 +213,15 @@ impl Comparison {
             return different(GradeReason::OtherValue);
         }
         let mut is_too_much = [left, right].iter().any(|value| value.polynomial == Err(NoForm::TooMuchWork));
-        for (compare, reason) in [
-            (field::are_equal as fn(&Expr, &Expr, &mut Budget) -> Result<bool, NoForm>, GradeReason::SameFunction),
-            (numeric::are_equal, GradeReason::SameNumerically),
-        ] {
-            match compare(&left.expr, &right.expr, &mut self.budget) {
+        if self.budget.spend(HARD_COMPARISON).is_err() {
+            return unknown(GradeReason::TooMuchWork);
+        }
+        for reason in [GradeReason::SameFunction, GradeReason::SameNumerically] {
+            let compared = match reason {
+                GradeReason::SameFunction => field::are_equal(&left.expr, &right.expr),
+                _ => numeric::are_equal(&left.expr, &right.expr, &mut self.long_cost),
+            };
+            match compared {
                 Ok(true) => return equal(reason),
                 Ok(false) => return different(GradeReason::OtherValue),
                 Err(NoForm::TooMuchWork) => is_too_much = true,
@@ -338,7 +349,7 @@ impl Comparison {
             return self.values(left, right);
         }
         // l(p) r(q) = l(q) r(p) for all points p, q.
-        let mut at = |value: &Value, point: u8| field::value(&value.expr, point, &mut self.budget);
+        let at = |value: &Value, point: u8| field::value(&value.expr, point, &mut Budget::new(BUDGET / 8));
         let values = [at(left, 0), at(right, 0), at(left, 1), at(right, 1)];
         let [Ok(left_0), Ok(right_0), Ok(left_1), Ok(right_1)] = values else { return unknown(GradeReason::NotComparable) };
         if field::are_proportional(left_0, right_0, left_1, right_1) {

@@ -16,6 +16,8 @@ pub(crate) struct NoExpr;
 
 type Parsed = Result<Expr, NoExpr>;
 
+/// Most factors of a product.
+const MAX_FACTORS: usize = 100;
 /// Deepest nesting.
 const MAX_DEPTH: u32 = 40;
 /// Greek letters, which are variables; pi is a number.
@@ -175,6 +177,9 @@ impl<'a> Parser<'a> {
             } else {
                 break;
             }
+        }
+        if factors.len() > MAX_FACTORS {
+            return Err(NoExpr);
         }
         // `a/b` of two numbers is one number.
         if let [Expr::Number(above), Expr::Number(below)] = factors.as_slice() {

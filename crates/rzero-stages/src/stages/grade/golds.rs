@@ -36,10 +36,19 @@ pub(super) fn table(path: &Path) -> anyhow::Result<String> {
         });
         count(&mut benchmarks[at].1, &item.answer);
     }
-    let header = ["benchmark", "gold answers", "read", "of these words", "equal to itself", "with a number", "different once it is changed"];
+    let header = [
+        "benchmark",
+        "gold answers",
+        "read",
+        "of these words",
+        "equal to itself",
+        "with a number",
+        "different once it is changed",
+    ];
     let mut table = new_table(&header);
     for (name, tally) in &benchmarks {
-        let counts = [tally.num_problems, tally.num_read, tally.num_text, tally.num_equal, tally.num_changed, tally.num_told_apart];
+        let counts =
+            [tally.num_problems, tally.num_read, tally.num_text, tally.num_equal, tally.num_changed, tally.num_told_apart];
         table.add_row(std::iter::once(name.clone()).chain(counts.iter().map(u64::to_string)));
     }
     let mut text = table.to_string();
@@ -78,9 +87,9 @@ fn count(tally: &mut Tally, gold: &str) {
 /// The answer with its last run of digits counted up by one; nothing where it has none.
 fn with_last_number_changed(gold: &str) -> Option<String> {
     let end = gold.rfind(|character: char| character.is_ascii_digit())? + 1;
-    let start = gold[..end].rfind(|character: char| !character.is_ascii_digit()).map_or(0, |at| {
-        at + gold[at..].chars().next().map_or(1, char::len_utf8)
-    });
+    let start = gold[..end]
+        .rfind(|character: char| !character.is_ascii_digit())
+        .map_or(0, |at| at + gold[at..].chars().next().map_or(1, char::len_utf8));
     let mut digits: Vec<u8> = gold[start..end].bytes().collect();
     let mut carry = true;
     for digit in digits.iter_mut().rev() {

@@ -16,6 +16,7 @@
 
 mod classes;
 mod compare;
+mod rounding;
 
 pub use classes::classes;
 

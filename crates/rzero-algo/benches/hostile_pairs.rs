@@ -125,7 +125,8 @@ fn answer(random: &mut ChaCha8Rng, fixtures: &[String]) -> String {
         _ => (0..random.random_range(1..40)).map(|_| char::from_u32(random.random_range(1..0x2300)).unwrap_or('?')).collect(),
     };
     for _ in 0..random.random_range(0..3) {
-        let at = text.floor_char_boundary(random.random_range(0..=text.len()));
+        let drawn = random.random_range(0..=text.len());
+        let at = (0..=drawn).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0);
         match random.random_range(0..3) {
             0 => text.insert_str(at, PIECES[random.random_range(0..PIECES.len())]),
             1 if at < text.len() => {

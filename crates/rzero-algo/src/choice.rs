@@ -99,10 +99,10 @@ fn choice(content: &str, options: &[String]) -> Result<char, AnswerStatus> {
         return Err(AnswerStatus::AnswerTooLong);
     }
     let written = plain(content);
-    if let Some((index, rest)) = leading_letter(&written).filter(|(index, _)| *index < options.len().min(MAX_OPTIONS)) {
-        if rest.is_empty() || same_words(rest, &plain(&options[index])) {
-            return option_letter(index).ok_or(AnswerStatus::NotReadable);
-        }
+    if let Some((index, rest)) = leading_letter(&written).filter(|(index, _)| *index < options.len().min(MAX_OPTIONS))
+        && (rest.is_empty() || same_words(rest, &plain(&options[index])))
+    {
+        return option_letter(index).ok_or(AnswerStatus::NotReadable);
     }
     let by_words = one_option(options, |option| same_words(&written, &plain(option)));
     let is_equal = |option: &str| grade(option, content, &GradeOptions::default()).verdict == Verdict::Equal;

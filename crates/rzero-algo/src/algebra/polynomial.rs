@@ -145,7 +145,7 @@ impl Polynomial {
 
     pub(crate) fn negated(mut self) -> Self {
         for coefficient in self.terms.values_mut() {
-            *coefficient = -std::mem::replace(coefficient, BigRational::zero());
+            *coefficient = -std::mem::take(coefficient);
         }
         self
     }
@@ -241,7 +241,7 @@ impl Polynomial {
                 if !is_square_root {
                     return Err(NoForm::Other);
                 }
-                *coefficient = -std::mem::replace(coefficient, BigRational::zero());
+                *coefficient = -std::mem::take(coefficient);
             }
         }
         Ok(conjugate)
@@ -328,7 +328,7 @@ fn merge(left: &Monomial, right: &Monomial, coefficient: &mut BigRational) -> Re
             Atom::Imaginary => {
                 let turns = exponent.numer().rem_euclid(4);
                 if turns >= 2 {
-                    *coefficient = -std::mem::replace(coefficient, BigRational::zero());
+                    *coefficient = -std::mem::take(coefficient);
                 }
                 Exponent::from_integer(turns % 2)
             }

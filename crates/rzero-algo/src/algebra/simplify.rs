@@ -276,7 +276,7 @@ fn inverse_angle(function: Function, value: &Polynomial, budget: &mut Budget) ->
             _ => sine.multiply(&cosine.inverted(budget)?, budget)?,
         };
         if found == *value {
-            return Ok(Polynomial::term(vec![(Atom::Pi, Exponent::one())], turns).add(Polynomial::default(), budget)?);
+            return Ok(Polynomial::term(vec![(Atom::Pi, Exponent::one())], turns));
         }
     }
     Err(NoForm::Other)

@@ -122,7 +122,7 @@ fn is_joint(between: &str) -> bool {
 
 fn beyond_boxes(text: &str, extraction: Extraction) -> Option<&str> {
     let start = text.len().saturating_sub(MAX_SEARCHED);
-    let text = text.get(text.ceil_char_boundary(start)..)?;
+    let text = (start..text.len()).find_map(|start| text.get(start..))?;
     if let Some(answer) = announced(text) {
         // "The answer is: the largest n is 34" announces a sentence, whose own end it is.
         let is_sentence = answer.split_whitespace().filter(|word| word.chars().all(char::is_alphabetic)).count() > 2;

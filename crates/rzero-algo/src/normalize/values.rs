@@ -124,10 +124,11 @@ fn split_unit(tokens: &[Lexeme]) -> (&[Lexeme], Option<String>) {
         if is_ordinal && rest.len() == 1 {
             return (&tokens[..at], None);
         }
-        if begins && depth_at(tokens, at) == 0 {
-            if let Some(unit) = unit_text(rest) {
-                return (&tokens[..at], Some(unit));
-            }
+        if begins
+            && depth_at(tokens, at) == 0
+            && let Some(unit) = unit_text(rest)
+        {
+            return (&tokens[..at], Some(unit));
         }
     }
     (tokens, None)

@@ -67,7 +67,7 @@ pub(crate) fn without_wrappers(raw: &str) -> &str {
 fn one_layer(answer: &str) -> &str {
     let mut inner = answer.trim().trim_matches('$').trim();
     // A backslash that stands alone at the end, and the end of a sentence.
-    inner = inner.trim_end_matches(|last: char| matches!(last, '.' | ',' | ';' | ':')).trim_end();
+    inner = inner.trim_end_matches(['.', ',', ';', ':']).trim_end();
     while let Some(rest) = inner.strip_suffix("\\\\").or_else(|| inner.strip_suffix("\\,")).or_else(|| inner.strip_suffix("\\;"))
     {
         inner = rest.trim_end();

@@ -59,11 +59,13 @@ impl Parser<'_> {
                 factors.push(parser.factor()?);
             }
             // `\sin \pi/3` is the sine of pi/3.
-            if factors.len() == 1 && matches!(factors[0], Expr::Constant(Constant::Pi)) && parser.is_at('/') {
-                if let Some(Lexeme { token: Token::Number(_), .. }) = parser.tokens.get(parser.at + 1) {
-                    parser.at += 1;
-                    factors.push(parser.factor()?.inverted());
-                }
+            if factors.len() == 1
+                && matches!(factors[0], Expr::Constant(Constant::Pi))
+                && parser.is_at('/')
+                && let Some(Lexeme { token: Token::Number(_), .. }) = parser.tokens.get(parser.at + 1)
+            {
+                parser.at += 1;
+                factors.push(parser.factor()?.inverted());
             }
             Ok(if factors.len() == 1 { factors.remove(0) } else { Expr::Product(factors) })
         })

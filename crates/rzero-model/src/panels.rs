@@ -171,6 +171,16 @@ impl PackedWeight {
         }
     }
 
+    /// The cache lines that follow a block, to be fetched while it is worked on.
+    #[inline(always)]
+    fn lines_ahead(&self, panel: usize, end: usize) -> Ahead<'_> {
+        let numbers = match &self.numbers {
+            Numbers::F32(numbers) => numbers.get().get((panel * self.inputs + end) * WIDTH..).unwrap_or_default(),
+            Numbers::Bf16(_) | Numbers::Q8(..) => &[],
+        };
+        Ahead { lines: numbers.chunks(WIDTH) }
+    }
+
     /// The matrix that products are computed with. // (outputs, inputs)
     #[must_use]
     pub fn rounded(&self) -> Vec<f32> {
@@ -187,6 +197,29 @@ impl PackedWeight {
             }
         }
         weight
+    }
+}
+
+/// Cache lines that will be read soon.
+struct Ahead<'a> {
+    lines: std::slice::Chunks<'a, f32>,
+}
+
+impl Ahead<'_> {
+    /// Asks for some of them. Changes nothing but the time of a later read.
+    #[inline(always)]
+    fn fetch(&mut self, count: usize) {
+        for line in self.lines.by_ref().take(count) {
+            #[cfg(target_arch = "x86_64")]
+            #[expect(unsafe_code, reason = "the intrinsic takes a raw pointer")]
+            // SAFETY: every x86-64 has the instruction, which reads nothing that a program can see; the line is within its slice.
+            unsafe {
+                use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
+                _mm_prefetch::<_MM_HINT_T1>(line.as_ptr().cast());
+            }
+            #[cfg(not(target_arch = "x86_64"))]
+            let _ = line;
+        }
     }
 }
 
@@ -245,11 +278,15 @@ impl ApplyPanel<'_> {
             let end = (first + BLOCK).min(weight.inputs);
             let block = weight.block(simd, panel, first, end, &mut buffer);
             let strips = &x.values()[first / WIDTH * rows..];
+            let mut ahead = weight.lines_ahead(panel, end);
+            // A single tile only waits for memory, and so does what it would ask for.
+            let lines_a_tile = if num_tiles > 1 { (end - first).div_ceil(num_tiles) } else { 0 };
             // Tiles as even as can be: a low one leaves the units waiting for their own results.
             for tile in 0..num_tiles {
                 let tile_rows = rows * tile / num_tiles..rows * (tile + 1) / num_tiles;
                 let (x, y) = (&strips[tile_rows.start..], &mut y[tile_rows.clone()]);
                 let is_first = first == 0;
+                ahead.fetch(lines_a_tile);
                 match tile_rows.len() {
                     1 => tile_of::<S, 1, VECTORS>(simd, block, x, rows, y, is_first),
                     2 => tile_of::<S, 2, VECTORS>(simd, block, x, rows, y, is_first),

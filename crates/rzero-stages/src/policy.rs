@@ -177,7 +177,8 @@ impl Engine {
             }
             Some(_) => {
                 let message = format!("engine.weights is {format}, which only the CPU's engine knows");
-                let hint = "--set engine.weights=f32 in every stage of the run; a device samples in the number type that it computes in";
+                let hint =
+                    "--set engine.weights=f32 in every stage of the run; a device samples in the number type that it computes in";
                 Err(StageFailure::usage(message).hint(hint).into())
             }
         }

@@ -1,0 +1,219 @@
+"""What is measured (experiments: commands of ours and of a peer, interleaved) and what is read from it (cases: one row of the table each).
+
+Words in braces within a command are filled in by `run.py`: `{decode}` and `{step}` the benches' executables, `{bin}` the folder of the stage binaries,
+`{python}` the Python of the peers, `{model}` and `{tiny}` model folders, `{threads}`, `{here}` this folder, `{cache}` what is made once,
+`{just}` the program of that name.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class Command:
+    """One process. `modules` are Python modules of the peers without which it cannot run, `paths` files that it reads."""
+
+    name: str
+    argv: tuple[str, ...]
+    modules: tuple[str, ...] = ()
+    paths: tuple[str, ...] = ()
+    threads: int = 0
+    # Whether its own wall time and memory are what counts: then lines `wall` and `memory` are added to what it prints.
+    is_timed: bool = False
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """Commands that are run in turn, ours before the peer's, so many rounds."""
+
+    name: str
+    title: str
+    ours: tuple[Command, ...]
+    peer: tuple[Command, ...] = ()
+    rounds: int = 3
+    # Replaced in each command where less is to be measured (`--quick`).
+    quick: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True)
+class Lines:
+    """Which printed lines count: their case, and a pattern that their setting holds."""
+
+    case: str
+    setting: str = ""
+
+
+@dataclass(frozen=True)
+class Target:
+    """What is asked: a ratio at least, or our own figure at most or at least. Nothing where nothing is asked."""
+
+    ratio: float | None = None
+    at_most: float | None = None
+    at_least: float | None = None
+
+    def as_json(self) -> dict[str, float] | None:
+        return {name: value for name, value in vars(self).items() if value is not None} or None
+
+    def is_met(self, ours: float | None, ratio: float | None) -> bool | None:
+        if self.ratio is not None:
+            return None if ratio is None else ratio >= self.ratio
+        if ours is None or self.as_json() is None:
+            return None
+        return (self.at_most is None or ours <= self.at_most) and (self.at_least is None or ours >= self.at_least)
+
+
+@dataclass(frozen=True)
+class Case:
+    """One row: the best setting of ours against the best of the peer's."""
+
+    name: str
+    title: str
+    experiment: str
+    unit: str
+    ours: Lines
+    peer: Lines | None = None
+    peer_name: str | None = None
+    target: Target = field(default_factory=Target)
+    threads: int = 0
+    # Ours may be held against another figure of ours.
+    peer_side: str = "peer"
+
+
+LLAMA = "llama.cpp"
+BATCHES = (1, 8, 32, 64, 128)
+
+
+def decode_ours(weights: str, prompts: str, batches: str) -> Command:
+    flags = ("--prompt", "64", "--tokens", "64", "--batches", batches, "--prompts", prompts)
+    return Command(
+        f"ours-{weights}-{prompts}",
+        ("{decode}", "batches", "--model", "{model}", "--threads", "{threads}", "--weights", weights, *flags),
+        paths=("{model}/config.json",),
+    )
+
+
+def decode_peer(weights: str) -> Command:
+    flags = ("--threads", "{threads}", "--batches", "1,8,32,64,128")
+    return Command(
+        f"llama-{weights}",
+        ("{python}", "{here}/llama_decode.py", "--model", "{model}", "--gguf", "{cache}/gguf", "--weights", weights, *flags),
+        modules=("llama_cpp", "gguf", "safetensors"),
+        paths=("{model}/config.json",),
+    )
+
+
+WORKLOAD = ("--samples", "10", "--tokens", "96", "--temperature", "0.6", "--top-k", "40", "--file", "{cache}/prompts.json")
+
+
+def workload_ours(weights: str) -> Command:
+    flags = ("--threads", "{threads}", "--weights", weights, "--batch", "64", *WORKLOAD)
+    return Command(f"ours-{weights}", ("{decode}", "workload", "--model", "{model}", *flags), paths=("{model}/config.json",))
+
+
+def workload_peer(weights: str, cache: str) -> Command:
+    flags = ("--threads", "{threads}", "--weights", weights, "--batch", "64", "--cache", cache, "--stops", "2", *WORKLOAD)
+    return Command(
+        f"llama-{weights}-{cache}",
+        ("{python}", "{here}/llama_workload.py", "--model", "{model}", "--gguf", "{cache}/gguf", *flags),
+        modules=("llama_cpp", "gguf", "safetensors"),
+        paths=("{model}/config.json",),
+    )
+
+
+def bench_python(name: str, script: str, *flags: str, modules: tuple[str, ...], threads: int = 0) -> Command:
+    return Command(name, ("{python}", "{here}/" + script, *flags), modules=modules, threads=threads)
+
+
+TORCH = ("torch", "transformers", "safetensors")
+
+EXPERIMENTS = (
+    Experiment(
+        "decode",
+        "tokens a second, a shared prompt of 64 tokens, 64 more each",
+        ours=(
+            Command("peak", ("{decode}", "peak", "--threads", "{threads}")),
+            *(decode_ours(weights, "shared", "1,8,32,64,128") for weights in ("f32", "bf16", "q8")),
+        ),
+        peer=tuple(decode_peer(weights) for weights in ("f32", "bf16", "q8_0", "q4_0")),
+        quick=(("1,8,32,64,128", "8"),),
+    ),
+    Experiment(
+        "decode-own",
+        "the same, each sequence with a prompt of its own",
+        ours=tuple(decode_ours(weights, "own", "64") for weights in ("f32", "bf16", "q8")),
+        quick=(("64", "8"),),
+    ),
+    Experiment(
+        "workload",
+        "10 answers to each of 200 questions",
+        ours=tuple(workload_ours(weights) for weights in ("bf16", "q8")),
+        peer=tuple(workload_peer(weights, "own") for weights in ("bf16",)),
+        rounds=2,
+    ),
+    Experiment(
+        "train-step",
+        "a GRPO step of SmolLM2-135M, 8 x 128 tokens, f32",
+        ours=(Command("ours", ("{step}", "smollm2", "--model", "{model}", "--threads", "{threads}"), paths=("{model}/config.json",)),),
+        peer=(bench_python("torch", "torch_step.py", "smollm2", "--model", "{model}", "--threads", "{threads}", modules=TORCH),),
+    ),
+    Experiment(
+        "train-step-tiny",
+        "a GRPO step of the embedded model",
+        ours=(Command("ours", ("{step}", "tiny", "--model", "{tiny}", "--threads", "{threads}")),),
+        peer=(bench_python("torch", "torch_step.py", "tiny", "--model", "{tiny}", "--threads", "{threads}", modules=TORCH),),
+    ),
+    Experiment(
+        "iteration",
+        "one iteration of the embedded model",
+        ours=(Command("ours", ("python3", "{here}/ours_iteration.py", "--just", "{just}", "--bin", "{bin}", "--threads", "{threads}")),),
+        peer=(bench_python("trl", "trl_iteration.py", "--threads", "{threads}", modules=("torch", "trl", "datasets", "nltk", "sklearn")),),
+        rounds=2,
+    ),
+    Experiment(
+        "shards",
+        "two processes of one thread beside one",
+        ours=(Command("ours", ("python3", "{here}/ours_shards.py", "--bin", "{bin}"), threads=2),),
+    ),
+    Experiment(
+        "grading",
+        "pairs of answers a second",
+        ours=(Command("ours", ("python3", "{here}/grade.py", "ours", "--bin", "{bin}")),),
+        peer=(bench_python("math-verify", "grade.py", "math-verify", modules=("math_verify",)),),
+    ),
+)
+
+
+def decode_cases() -> tuple[Case, ...]:
+    asked_best = {8: 1.0, 32: 1.0, 64: 1.2}
+    asked_f32 = {8: 1.2, 32: 1.2, 64: 1.2, 128: 1.2}
+    cases = []
+    for batch in BATCHES:
+        ours, peer = Lines(f"decode-shared/{batch}"), Lines(f"decode/{batch}")
+        what = f"decode, batch {batch}"
+        target = Target(ratio=asked_best.get(batch))
+        cases.append(Case(f"decode-{batch}", f"{what}, best weights", "decode", "tokens/s", ours, peer, LLAMA, target))
+    for batch in BATCHES:
+        ours, peer = Lines(f"decode-shared/{batch}", "^f32"), Lines(f"decode/{batch}", "^f32")
+        target = Target(ratio=asked_f32.get(batch))
+        cases.append(Case(f"decode-f32-{batch}", f"decode, batch {batch}, f32", "decode", "tokens/s", ours, peer, LLAMA, target))
+    roofline = Target(at_least=60)
+    cases.append(
+        Case("roofline", "decode, batch 64, f32: share of the measured GEMM peak", "decode", "% of peak", Lines("decode-shared/64", "^f32"), target=roofline)
+    )
+    return tuple(cases)
+
+
+CASES = (
+    *decode_cases(),
+    Case("workload", "10 answers to each of 200 questions", "workload", "s", Lines("workload"), Lines("workload"), LLAMA, Target(ratio=1.5)),
+    Case("workload-tokens", "the same, tokens a second", "workload", "tokens/s", Lines("workload-tokens"), Lines("workload-tokens"), LLAMA),
+    Case("train-step", "GRPO step of SmolLM2-135M, 8 x 128 tokens, f32", "train-step", "tokens/s", Lines("train-step"), Lines("train-step"), "PyTorch", Target(ratio=1.2)),
+    Case("train-memory", "the same, peak memory", "train-step", "MB", Lines("train-memory"), Lines("train-memory"), "PyTorch", Target(ratio=1 / 0.7)),
+    Case("train-step-tiny", "GRPO step of the embedded model", "train-step-tiny", "tokens/s", Lines("train-step"), Lines("train-step"), "PyTorch", Target(ratio=2.0)),
+    Case("iteration", "an iteration of the embedded model", "iteration", "s", Lines("iteration"), Lines("iteration"), "TRL + transformers", Target(ratio=10)),
+    Case("solver-step", "one Solver step of it: sampling, rewards, GRPO step", "iteration", "s", Lines("solver-step"), Lines("solver-step"), "TRL's GRPOTrainer"),
+    Case("idle-share", "start-up, manifests and digests, share of an iteration", "iteration", "%", Lines("idle-share"), target=Target(at_most=5)),
+    Case("shards", "two processes of one thread", "shards", "s", Lines("shards/2"), Lines("shards/1"), "one process of one thread", Target(ratio=1.9), 2, "ours"),
+    Case("grading", "pairs of answers graded", "grading", "pairs/s", Lines("grading"), Lines("grading"), "math-verify"),
+)

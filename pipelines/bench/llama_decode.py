@@ -1,7 +1,7 @@
 """llama.cpp's decoding, beside `decode batches` of crates/rzero-model/benches/decode.rs: n sequences side by side, a prompt of 64 tokens, 64 more each.
 
 Prints a line of JSON for each batch and kind of attention. Time is that of decoding alone, the prompt apart: feeding the tokens, and drawing the
-next ones at temperature 1 with llama.cpp's own sampler. `decode_s` is the time without the sampler, and `no_sampler` the rate that it would be without.
+next ones at temperature 1 with llama.cpp's own sampler (`decode`); and the rate that it would be if drawing cost nothing (`decode-undrawn`).
 
     python3 pipelines/bench/llama_decode.py --model data/models/smollm2 --gguf FOLDER --weights bf16 --threads 2 --batches 1,8,32,64,128
     python3 pipelines/bench/llama_decode.py --greedy PROMPTS ...      the tokens themselves, to hold against ours
@@ -86,6 +86,7 @@ def main() -> None:
                     "threads": args.threads, "batch": batch, "prompt": args.prompt, "tokens": args.tokens,
                 }  # fmt: skip
                 print(json.dumps(line | figures), flush=True)
+                print(json.dumps(line | {"case": f"decode-undrawn/{batch}", "value": figures["no_sampler"]}), flush=True)
 
 
 if __name__ == "__main__":

@@ -27,6 +27,7 @@ class Outcome:
     exit_code: int
     seconds: float
     max_rss_mb: float
+    # All objects that it printed.
     lines: list[Line]
     tail: str
 
@@ -51,16 +52,14 @@ def environment(threads: int) -> dict[str, str]:
     return kept | dict.fromkeys(names, str(threads)) | {"RZERO_THREADS": str(threads)} | quiet
 
 
-def json_lines(text: str) -> list[Line]:
-    """The lines of a text that are results."""
-    lines = []
+def json_objects(text: str) -> list[Line]:
+    """The lines of a text that are objects."""
+    objects = []
     for text_line in text.splitlines():
         if text_line.startswith("{"):
             with contextlib.suppress(ValueError):
-                line = json.loads(text_line)
-                if isinstance(line, dict) and "case" in line and "value" in line:
-                    lines.append(line)
-    return lines
+                objects.append(json.loads(text_line))
+    return objects
 
 
 def run(argv: list[str], threads: int, folder: Path, extra: dict[str, str] | None = None) -> Outcome:
@@ -83,7 +82,7 @@ def run(argv: list[str], threads: int, folder: Path, extra: dict[str, str] | Non
         _, status, usage = os.wait4(process.pid, 0)
         seconds = time.perf_counter() - start
         process.returncode = os.waitstatus_to_exitcode(status)
-    return Outcome(process.returncode, seconds, usage.ru_maxrss / 1024, json_lines(text), text[-4000:])
+    return Outcome(process.returncode, seconds, usage.ru_maxrss / 1024, json_objects(text), text[-4000:])
 
 
 def write_whole(path: Path, text: str) -> None:

@@ -17,6 +17,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -97,7 +98,7 @@ class Bench:
         return ", ".join(absent + words + scripts)
 
     def run_command(self, experiment: Experiment, command: Command, side: str, number: int) -> None:
-        path = self.folder / "raw" / experiment.name / f"{number}-{side}-{command.name}.json"
+        path = self.folder / "raw" / experiment.name / f"{number}-{side}-{re.sub('[^a-z0-9_]+', '-', command.name)}.json"
         if path.is_file() and not self.args.again:
             return
         record: dict[str, Any] = {"round": number, "side": side, "name": command.name, "exit_code": 1, "lines": []}
@@ -110,11 +111,7 @@ class Bench:
         argv = [self.fill(word, experiment) for word in command.argv]
         with measure.waiting_for(self.args.lock):
             outcome = measure.run(argv, threads, ROOT, self.peer_environment())
-        lines = outcome.lines
-        if command.is_timed and outcome.exit_code == 0:
-            common = {"setting": "", "threads": threads}
-            lines = [*lines, {"case": "wall", "value": outcome.seconds, "unit": "s"} | common]
-            lines.append({"case": "memory", "value": outcome.max_rss_mb, "unit": "MB"} | common)
+        lines = results(command, outcome, threads)
         # Paths of this machine tell nobody anything.
         shown = [self.without_places(word) for word in argv]
         record |= {"argv": shown, "exit_code": outcome.exit_code, "seconds": outcome.seconds, "max_rss_mb": outcome.max_rss_mb, "lines": lines}
@@ -151,6 +148,22 @@ class Bench:
         text = render.render(self.folder)
         measure.write_whole(self.folder / "table.md", text)
         print(text)
+
+
+def results(command: Command, outcome: measure.Outcome, threads: int) -> list[measure.Line]:
+    """What a command printed, as lines of one form."""
+    lines = []
+    for line in outcome.lines:
+        if "case" in line and "value" in line:
+            lines.append(line)
+        for field, case, unit, factor in command.reads:
+            if field in line:
+                lines.append(line | {"case": case, "value": line[field] * factor, "unit": unit, "setting": command.name, "threads": threads})
+    if command.is_timed and outcome.exit_code == 0:
+        common = {"setting": command.name, "threads": threads}
+        lines.append({"case": "wall", "value": outcome.seconds, "unit": "s"} | common)
+        lines.append({"case": "memory", "value": outcome.max_rss_mb, "unit": "MB"} | common)
+    return lines
 
 
 def built_benches() -> dict[str, str]:

@@ -1,7 +1,7 @@
 """What is measured (experiments: commands of ours and of a peer, interleaved) and what is read from it (cases: one row of the table each).
 
-Words in braces within a command are filled in by `run.py`: `{decode}` and `{step}` the benches' executables, `{bin}` the folder of the stage binaries,
-`{python}` the Python of the peers, `{model}` and `{tiny}` model folders, `{threads}`, `{here}` this folder, `{cache}` what is made once,
+Words in braces within a command are filled in by `run.py`: `{decode}`, `{step}`, ... executables of the benches, `{bin}` the folder of the stage
+binaries, `{python}` the Python of the peers, `{model}` and `{tiny}` model folders, `{threads}`, `{here}` this folder, `{cache}` what is made once,
 `{just}` the program of that name.
 """
 
@@ -21,7 +21,7 @@ class Command:
     threads: int = 0
     # Whether its own wall time and memory are what counts: then lines `wall` and `memory` are added to what it prints.
     is_timed: bool = False
-    # For a program that prints one JSON object of figures: field -> (case, unit, factor). The name of the command is the setting.
+    # For a program that prints objects of figures: (field, case, unit, factor). The setting is the object's `name`, or that of the command.
     reads: tuple[tuple[str, str, str, float], ...] = ()
 
 
@@ -123,8 +123,15 @@ def workload_peer(weights: str, cache: str) -> Command:
     )
 
 
-def bench_python(name: str, script: str, *flags: str, modules: tuple[str, ...], threads: int = 0) -> Command:
-    return Command(name, ("{python}", "{here}/" + script, *flags), modules=modules, threads=threads)
+Reads = tuple[tuple[str, str, str, float], ...]
+
+
+def bench_python(name: str, script: str, *flags: str, modules: tuple[str, ...], threads: int = 0, reads: Reads = ()) -> Command:
+    return Command(name, ("{python}", "{here}/" + script, *flags), modules=modules, threads=threads, reads=reads)
+
+
+def table_figures(stage: str) -> Reads:
+    return (("seconds", stage, "s", 1.0), ("peak_bytes", f"{stage}-memory", "MB", 1e-6))
 
 
 TORCH = ("torch", "transformers", "safetensors")
@@ -188,8 +195,46 @@ EXPERIMENTS = (
     ),
     Experiment(
         "shards",
-        "two processes of one thread beside one",
-        ours=(Command("ours", ("python3", "{here}/ours_shards.py", "--bin", "{bin}"), threads=2),),
+        "two processes of one thread beside one; start-up; what of an iteration is no work",
+        ours=tuple(
+            bench_python(only, "shards.py", "--bin", "{bin}", "--only", only, "--repeat", "3", modules=modules, reads=reads)
+            for only, modules, reads in (
+                ("shards", (), (("seconds", "shards", "s", 1.0),)),
+                ("start", (), (("seconds", "start", "ms", 1000.0),)),
+                ("iteration", ("duckdb",), (("overhead", "overhead", "%", 100.0),)),
+            )
+        ),
+        rounds=1,
+    ),
+    Experiment(
+        "repetition",
+        "the repetition penalty of 2,048 questions of 60 words",
+        ours=(
+            Command("ours", ("{repetition}", "--questions", "2048", "--threads", "{threads}"), reads=(("seconds", "repetition", "s", 1.0),)),
+            Command("for the peer", ("{repetition}", "--questions", "256", "--threads", "{threads}", "--repeat", "1", "--write", "{cache}/questions.json")),
+        ),
+        peer=(
+            bench_python(
+                "nltk", "repetition_peer.py", "{cache}/questions.json", "--of", "2048",
+                modules=("nltk", "sklearn"), threads=1, reads=(("seconds", "repetition", "s", 1.0),),
+            ),
+        ),
+    ),
+    *(
+        Experiment(
+            stage,
+            f"{stage} of 10 million rows",
+            ours=(Command("ours", ("{table_stages}", "--folder", "{cache}/tables", "--rows", "10000000", "--threads", "{threads}", "--repeat", "1", "--only", stage), reads=table_figures(stage)),),
+            peer=tuple(
+                bench_python(
+                    peer, "tables_peer.py", "{cache}/tables", "--threads", "{threads}", "--repeat", "1", "--only", stage, "--peer", peer,
+                    modules=(peer,), reads=table_figures(stage),
+                )
+                for peer in ("duckdb", "polars")
+            ),
+            quick=(("10000000", "200000"),),
+        )
+        for stage in ("vote-label", "filter")
     ),
     Experiment(
         "grading",
@@ -231,7 +276,19 @@ CASES = (
     Case("train-step-tiny", "GRPO step of the embedded model", "train-step-tiny", "tokens/s", Lines("train-step"), Lines("train-step"), "PyTorch", Target(ratio=2.0)),
     Case("iteration", "an iteration of the embedded model", "iteration", "s", Lines("iteration"), Lines("iteration"), "TRL + transformers", Target(ratio=10)),
     Case("solver-step", "one Solver step of it: sampling, rewards, GRPO step", "iteration", "s", Lines("solver-step"), Lines("solver-step"), "TRL's GRPOTrainer"),
-    Case("idle-share", "start-up, manifests and digests, share of an iteration", "iteration", "%", Lines("idle-share"), target=Target(at_most=5)),
-    Case("shards", "two processes of one thread", "shards", "s", Lines("shards/2"), Lines("shards/1"), "one process of one thread", Target(ratio=1.9), 2, "ours"),
+    Case("overhead", "start-up, Parquet, manifests, votes and rewards: share of an iteration", "shards", "%", Lines("overhead"), target=Target(at_most=5)),
+    Case("start", "start of vote-label where nothing is to be done", "shards", "ms", Lines("start", "vote-label, complete"), target=Target(at_most=100), threads=1),
+    Case("shards", "solve-sample in two processes of one thread", "shards", "s", Lines("shards", "^2 processes"), Lines("shards", "^1 process x 1 thread"), "one process of one thread", Target(ratio=1.9), 2, "ours"),
+    Case("repetition", "repetition penalty of 2,048 questions of 60 words", "repetition", "s", Lines("repetition"), Lines("repetition"), "NLTK + scikit-learn, one thread"),
+    Case("repetition-time", "the same, in seconds", "repetition", "s", Lines("repetition"), target=Target(at_most=1)),
+    *(
+        case
+        for stage in ("vote-label", "filter")
+        for case in (
+            Case(stage, f"{stage} of 10 million rows", stage, "s", Lines(stage), Lines(stage, "duckdb"), "DuckDB", Target(ratio=1.0)),
+            Case(f"{stage}-polars", "the same against polars", stage, "s", Lines(stage), Lines(stage, "polars"), "polars"),
+            Case(f"{stage}-memory", "the same, peak memory", stage, "MB", Lines(f"{stage}-memory"), target=Target(at_most=1000)),
+        )
+    ),
     Case("grading", "pairs of answers graded", "grading", "pairs/s", Lines("grading"), Lines("grading"), "math-verify"),
 )

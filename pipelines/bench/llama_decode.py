@@ -28,6 +28,7 @@ def measure(model: Any, batch: int, prompt: int, tokens: int, threads: int, flas
         context.copy(0, sequence)
     drawn = [draw(context, chain, last) for chain in chains]
     decode_s = sample_s = 0.0
+    cpu = time.process_time()
     for step in range(tokens):
         start = time.perf_counter()
         context.clear()
@@ -38,12 +39,13 @@ def measure(model: Any, batch: int, prompt: int, tokens: int, threads: int, flas
         drawn = [draw(context, chain, index) for index, chain in enumerate(chains)]
         decode_s += middle - start
         sample_s += time.perf_counter() - middle
+    cpu_s = time.process_time() - cpu
     for chain in chains:
         llama.llama_sampler_free(chain)
     context.close()
     return {
         "value": batch * tokens / (decode_s + sample_s), "decode_s": decode_s, "sample_s": sample_s,
-        "no_sampler": batch * tokens / decode_s, "sampler_share": sample_s / (decode_s + sample_s),
+        "no_sampler": batch * tokens / decode_s, "sampler_share": sample_s / (decode_s + sample_s), "cpu_s": cpu_s,
     }  # fmt: skip
 
 

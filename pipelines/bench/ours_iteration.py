@@ -1,8 +1,7 @@
-"""One iteration of the embedded model by the real stages, phase by phase, as `just iterate` runs it; and what of it is no work.
+"""One iteration of the embedded model by the real stages, phase by phase, as `just iterate` runs it. The peer is trl_iteration.py.
 
-Prints the seconds of the iteration (Challenger, curriculum and Solver phases; evaluation is apart), of one Solver step, and the share that a second pass
-over the finished iteration takes: every stage starts, reads manifests, digests its inputs and finds nothing to do. Writes a run into a folder of its
-own, which is removed.
+Prints the seconds of the iteration (Challenger, curriculum and Solver phases; evaluation is apart) and of one Solver step. Writes a run into a folder of
+its own, which is removed.
 
     python3 pipelines/bench/ours_iteration.py --just just --bin target/release --threads 2 --profile tiny
 """
@@ -48,12 +47,10 @@ def main() -> None:
     args = parser.parse_args()
     steps = {phase: num_steps(args, phase) for phase in ("challenger", "solver")}
     with tempfile.TemporaryDirectory() as folder:
-        first, second = phases(args, Path(folder) / "run"), phases(args, Path(folder) / "run")
-    whole, idle = sum(first.values()), sum(second.values())
-    setting = {"setting": f"profile {args.profile}", "threads": args.threads, "phases": first, "steps": steps}
-    print(json.dumps({"case": "iteration", "value": whole, "unit": "s"} | setting))
-    print(json.dumps({"case": "solver-step", "value": first["solver"] / max(1, steps["solver"]), "unit": "s"} | setting))
-    print(json.dumps({"case": "idle-share", "value": 100 * idle / whole, "unit": "%"} | setting))
+        seconds = phases(args, Path(folder) / "run")
+    setting = {"setting": f"profile {args.profile}", "threads": args.threads, "phases": seconds, "steps": steps}
+    print(json.dumps({"case": "iteration", "value": sum(seconds.values()), "unit": "s"} | setting))
+    print(json.dumps({"case": "solver-step", "value": seconds["solver"] / max(1, steps["solver"]), "unit": "s"} | setting))
 
 
 if __name__ == "__main__":

@@ -34,6 +34,9 @@ from cases import EXPERIMENTS, Command, Experiment
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 
+# Executables that cargo builds and whose places it tells.
+BENCHES = ("{decode}", "{step}", "{repetition}", "{table_stages}")
+
 
 def say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
@@ -55,13 +58,14 @@ class Bench:
     def prepare(self, experiments: list[Experiment]) -> None:
         """Builds the benches, and looks for what the commands need."""
         self.cache.mkdir(parents=True, exist_ok=True)
+        python = self.venv / "bin/python"
         self.words = {
-            "bin": str(self.args.bin or self.target / "release"), "python": str(self.venv / "bin/python"), "model": str(self.model),
+            "bin": str(self.args.bin or self.target / "release"), "python": str(python if python.is_file() else sys.executable), "model": str(self.model),
             "tiny": str(ROOT / "data/models/tiny"), "threads": str(self.args.threads), "here": str(HERE), "cache": str(self.cache),
             "just": self.args.just,
         }  # fmt: skip
         argv = [word for experiment in experiments for command in (*experiment.ours, *experiment.peer) for word in command.argv]
-        if any(word in ("{decode}", "{step}") for word in argv):
+        if any(word in BENCHES for word in argv):
             self.words |= built_benches()
         if "{cache}/prompts.json" in argv and (self.model / "config.json").is_file():
             self.render_prompts()
@@ -93,7 +97,7 @@ class Bench:
                 return module
         paths = [Path(self.fill(path, experiment)) for path in command.paths]
         absent = [str(path) for path in paths if not path.exists()]
-        words = [word for word in command.argv if word in ("{decode}", "{step}") and word.strip("{}") not in self.words]
+        words = [word for word in command.argv if word in BENCHES and word.strip("{}") not in self.words]
         scripts = [word for word in command.argv if word.startswith("{here}/") and not (HERE / word.removeprefix("{here}/")).is_file()]
         return ", ".join(absent + words + scripts)
 
@@ -130,7 +134,8 @@ class Bench:
 
     def peer_environment(self) -> dict[str, str]:
         library = self.venv / "lib/llama.cpp"
-        return {"LLAMA_CPP_LIB_PATH": str(library)} if library.is_dir() else {}
+        path = os.pathsep.join([str(Path(self.args.just).parent), os.environ.get("PATH", "")])
+        return {"PATH": path} | ({"LLAMA_CPP_LIB_PATH": str(library)} if library.is_dir() else {})
 
     def run(self, experiment: Experiment) -> None:
         rounds = 1 if self.args.quick else self.args.rounds or experiment.rounds
@@ -158,7 +163,7 @@ def results(command: Command, outcome: measure.Outcome, threads: int) -> list[me
             lines.append(line)
         for field, case, unit, factor in command.reads:
             if field in line:
-                lines.append(line | {"case": case, "value": line[field] * factor, "unit": unit, "setting": command.name, "threads": threads})
+                lines.append(line | {"case": case, "value": line[field] * factor, "unit": unit, "setting": str(line.get("name", command.name)), "threads": threads})
     if command.is_timed and outcome.exit_code == 0:
         common = {"setting": command.name, "threads": threads}
         lines.append({"case": "wall", "value": outcome.seconds, "unit": "s"} | common)

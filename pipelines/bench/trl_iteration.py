@@ -7,11 +7,11 @@ The same model, prompts, numbers of questions, answers and steps, lengths and ra
   curriculum   1,200 questions and 32 answers to each through `generate`, vote and band
   Solver       35 steps of 64 questions x 8 answers; an answer earns 1 where it is the majority's
 
-A part of the Solver's steps and of the curriculum's questions is measured and scaled by their numbers; `setting` says how much. The first step of a
-trainer, which is slower than the others, counts once. Imports and loading do not count. The questions of the Solver phase are those that the band kept,
-repeated where there are too few.
+A part of the curriculum's questions, and of the Solver's steps if so asked, is measured and scaled by their numbers; `setting` says how much. The first
+step of a trainer, which is slower than the others, counts once. Imports and loading do not count. The questions of the Solver phase are those that
+the band kept, repeated where there are too few.
 
-    python3 pipelines/bench/trl_iteration.py --threads 2 --solver-steps 5 --part 0.1
+    python3 pipelines/bench/trl_iteration.py --threads 2 --solver-steps 35 --part 0.25
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ import statistics
 import tempfile
 import time
 import tomllib
+import warnings
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -43,6 +44,8 @@ QUESTION = re.compile(r"<question>([^<>]{1,26})</question>\\boxed\{([^}]*)\}")
 BOXED = re.compile(r"\\boxed\{(-?[0-9]+)\}")
 
 logging.set_verbosity_error()
+logging.disable_progress_bar()
+warnings.filterwarnings("ignore", category=FutureWarning)
 
 
 def tokenizer() -> PreTrainedTokenizerFast:
@@ -123,6 +126,8 @@ class Clock(TrainerCallback):
     def seconds(self, steps: int) -> float:
         """Of so many steps: the first as it was, the others by their median."""
         each = [end - start for start, end in zip(self.ends, self.ends[1:])]
+        if len(each) == steps:
+            return sum(each)
         return each[0] + (steps - 1) * statistics.median(each[1:] or each)
 
 
@@ -199,8 +204,8 @@ def solver_phase(profile: dict[str, Any], kept: list[tuple[str, str]], measured:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--threads", type=int, required=True)
-    parser.add_argument("--solver-steps", type=int, default=5, help="how many of the Solver's steps are measured")
-    parser.add_argument("--part", type=float, default=0.1, help="share of the curriculum's questions that is measured")
+    parser.add_argument("--solver-steps", type=int, default=35, help="how many of the Solver's steps are measured")
+    parser.add_argument("--part", type=float, default=0.25, help="share of the curriculum's questions that is measured")
     parser.add_argument("--batch", type=int, default=512, help="sequences that `generate` is given at a time")
     parser.add_argument("--micro", type=int, default=128, help="sequences of one backward pass")
     args = parser.parse_args()

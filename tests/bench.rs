@@ -30,7 +30,8 @@ fn raw_runs_become_ratios_of_the_best_settings_and_a_table_with_its_shortfalls()
     let results = tempfile::tempdir().unwrap();
     let folder = results.path();
     for (round, ours, peer) in [(1, 60.0, 40.0), (2, 66.0, 30.0), (3, 63.0, 50.0)] {
-        let f32_and_bf16 = json!([line("decode-shared/64", "f32", ours, "tokens/s"), line("decode-shared/64", "bf16", 50.0, "tokens/s")]);
+        let f32_and_bf16 =
+            json!([line("decode-shared/64", "f32", ours, "tokens/s"), line("decode-shared/64", "bf16", 50.0, "tokens/s")]);
         write_run(folder, "decode", round, "ours", "ours", &f32_and_bf16);
         write_run(folder, "decode", round, "ours", "peak", &json!([line("peak", "gemm", 100.0, "GF/s")]));
         let two = json!([line("decode/64", "bf16", peer, "tokens/s"), line("decode/64", "f32", 10.0, "tokens/s")]);
@@ -39,7 +40,8 @@ fn raw_runs_become_ratios_of_the_best_settings_and_a_table_with_its_shortfalls()
     write_run(folder, "workload", 1, "ours", "ours", &json!([line("workload", "bf16", 20.0, "s")]));
     write_run(folder, "workload", 1, "peer", "llama", &json!([line("workload", "bf16", 25.0, "s")]));
     write_run(folder, "grading", 1, "ours", "ours", &json!([line("grading", "", 500.0, "pairs/s")]));
-    let missing = json!({ "round": 1, "side": "peer", "name": "math-verify", "exit_code": 1, "lines": [], "missing": "math_verify" });
+    let missing =
+        json!({ "round": 1, "side": "peer", "name": "math-verify", "exit_code": 1, "lines": [], "missing": "math_verify" });
     std::fs::write(folder.join("raw/grading/1-peer-math-verify.json"), missing.to_string()).unwrap();
     std::fs::write(folder.join("notes.toml"), "[workload]\nreason = \"it waits.\"\nnext = \"wait less.\"\n").unwrap();
 
@@ -53,7 +55,10 @@ fn raw_runs_become_ratios_of_the_best_settings_and_a_table_with_its_shortfalls()
     // The best setting of each side by its median: 63 against 40. Single rounds: 1.5, 2.2 and 1.26.
     let best = case("decode-64");
     assert_eq!([&best["ours"], &best["peer"], &best["ratio"]], [&json!(63.0), &json!(40.0), &json!(1.575)]);
-    assert_eq!([&best["ratio_low"], &best["ratio_high"], &best["runs"], &best["threads"]], [&json!(1.26), &json!(2.2), &json!(3), &json!(2)]);
+    assert_eq!(
+        [&best["ratio_low"], &best["ratio_high"], &best["runs"], &best["threads"]],
+        [&json!(1.26), &json!(2.2), &json!(3), &json!(2)]
+    );
     assert_eq!([&best["ours_setting"], &best["peer_setting"], &best["met"]], [&json!("f32"), &json!("bf16"), &json!(true)]);
     assert_eq!(case("decode-f32-64")["ratio"], json!(6.3));
     // 63 tokens of a GFLOP each where 100 were measured.
@@ -64,7 +69,12 @@ fn raw_runs_become_ratios_of_the_best_settings_and_a_table_with_its_shortfalls()
 
     let table = String::from_utf8(output.stdout).unwrap();
     assert_eq!(table, std::fs::read_to_string(folder.join("table.md")).unwrap() + "\n");
-    assert!(table.contains("| decode, batch 64, best weights | **1.57x** (1.26 to 2.20) | llama.cpp (f32 / bf16) | 1.20x | yes | 2 | 3 |"), "{table}");
+    assert!(
+        table.contains(
+            "| decode, batch 64, best weights | **1.57x** (1.26 to 2.20) | llama.cpp (f32 / bf16) | 1.20x | yes | 2 | 3 |"
+        ),
+        "{table}"
+    );
     assert!(table.contains("misses 1.50x: it waits. Next: wait less."), "{table}");
 }
 

@@ -111,7 +111,12 @@ impl Engine {
         if format != "f32" {
             return Err(format!("the decoder knows no weights `{format}`").into());
         }
-        Ok(Self { decoder: Decoder::new(&weights, longest), threads: flags.number("threads")?, weights: format, parameters_a_token })
+        Ok(Self {
+            decoder: Decoder::new(&weights, longest),
+            threads: flags.number("threads")?,
+            weights: format,
+            parameters_a_token,
+        })
     }
 
     /// Completes all requests, `batch` sequences side by side; also the seconds that it took.

@@ -88,9 +88,8 @@ fn attention(criterion: &mut Criterion) {
         let mut scratch = Scratch::default();
         let prompt: Vec<u32> = (0..past).map(|at| at % 64).collect();
         let prefix = Arc::new(decoder.prefill(&prompt, &mut scratch));
-        let mut all: Vec<Sequence> = (0..32)
-            .map(|token| Sequence { prefix: prefix.clone(), own: CacheBlock::new(decoder.config(), 16), token })
-            .collect();
+        let mut all: Vec<Sequence> =
+            (0..32).map(|token| Sequence { prefix: prefix.clone(), own: CacheBlock::new(decoder.config(), 16), token }).collect();
         group.bench_function(format!("past {past}"), |bencher| {
             bencher.iter(|| {
                 all.iter_mut().for_each(|sequence| sequence.own.clear());

@@ -158,7 +158,7 @@ EXPERIMENTS = (
             Command("peak", ("{decode}", "peak", "--threads", "{threads}")),
             *(decode_ours(weights, "shared", "1,8,32,64,128") for weights in ("f32", "bf16", "q8")),
         ),
-        peer=tuple(decode_peer(weights) for weights in ("f32", "bf16", "q8_0", "q4_0")),
+        peer=tuple(decode_peer(weights) for weights in ("q4_0", "f16", "f32", "q8_0", "bf16")),
         quick=(("1,8,32,64,128", "8"),),
     ),
     Experiment(

@@ -19,8 +19,6 @@ class Command:
     modules: tuple[str, ...] = ()
     paths: tuple[str, ...] = ()
     threads: int = 0
-    # Whether its own wall time and memory are what counts: then lines `wall` and `memory` are added to what it prints.
-    is_timed: bool = False
     # For a program that prints objects of figures: (field, case, unit, factor). The setting is the object's `name`, or that of the command.
     reads: tuple[tuple[str, str, str, float], ...] = ()
 

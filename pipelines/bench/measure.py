@@ -7,12 +7,10 @@ not at all: a file that is there is a run that is not repeated. Reads and writes
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
 import subprocess
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,17 +28,6 @@ class Outcome:
     # All objects that it printed.
     lines: list[Line]
     tail: str
-
-
-@contextlib.contextmanager
-def waiting_for(lock: Path | None) -> Iterator[None]:
-    """Holds a lock file, where one is named: on a machine that others use as well, one thing at a time is measured."""
-    if lock is None:
-        yield
-        return
-    with lock.open("a") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
 
 
 def environment(threads: int) -> dict[str, str]:

@@ -95,3 +95,15 @@ def render(folder: Path) -> str:
     peers = f"Peers: {versions}.\n" if versions else ""
     below = shortfalls(summaries, read_notes(folder))
     return "\n".join(part for part in [head + peers, table(summaries), below] if part)
+
+
+BEGIN, END = "<!-- table of just bench -->", "<!-- end of table -->"
+
+
+def put_into(readme: Path, text: str) -> None:
+    """Replaces what stands between the two marks of a file."""
+    before, found, rest = readme.read_text().partition(BEGIN)
+    _, closed, after = rest.partition(END)
+    if not (found and closed):
+        raise SystemExit(f"{readme} has no `{BEGIN}` ... `{END}`")
+    readme.write_text(f"{before}{BEGIN}\n\n{text.strip()}\n\n{END}{after}")

@@ -6,6 +6,7 @@
     just bench --quick decode           once, and less of it: does it run at all?
     just bench --render                 only make summary.json and table.md anew from the raw runs
     just bench --again decode           measure once more what is there
+    just bench --render --readme        put the table into the README
 
 Ours and the peer are run in turn, round by round. Each run of a command leaves `raw/EXPERIMENT/ROUND-SIDE-NAME.json`. A peer that is not installed
 is marked so and does not fail anything; `bash pipelines/bench/setup` installs them. Environment: RZERO_BENCH_VENV (the peers' Python
@@ -113,8 +114,7 @@ class Bench:
             return
         threads = command.threads or self.args.threads
         argv = [self.fill(word, experiment) for word in command.argv]
-        with measure.waiting_for(self.args.lock):
-            outcome = measure.run(argv, threads, ROOT, self.peer_environment())
+        outcome = measure.run([*self.args.through.split(), *argv], threads, ROOT, self.peer_environment())
         lines = results(command, outcome, threads)
         # Paths of this machine tell nobody anything.
         shown = [self.without_places(word) for word in argv]
@@ -152,6 +152,8 @@ class Bench:
         measure.write_whole(self.folder / "summary.json", json.dumps(summaries, indent=1) + "\n")
         text = render.render(self.folder)
         measure.write_whole(self.folder / "table.md", text)
+        if self.args.readme:
+            render.put_into(ROOT / "README.md", text)
         print(text)
 
 
@@ -164,10 +166,6 @@ def results(command: Command, outcome: measure.Outcome, threads: int) -> list[me
         for field, case, unit, factor in command.reads:
             if field in line:
                 lines.append(line | {"case": case, "value": line[field] * factor, "unit": unit, "setting": str(line.get("name", command.name)), "threads": threads})
-    if command.is_timed and outcome.exit_code == 0:
-        common = {"setting": command.name, "threads": threads}
-        lines.append({"case": "wall", "value": outcome.seconds, "unit": "s"} | common)
-        lines.append({"case": "memory", "value": outcome.max_rss_mb, "unit": "MB"} | common)
     return lines
 
 
@@ -193,6 +191,7 @@ def parse(words: list[str]) -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="one round, and less of it, into a folder of its own")
     parser.add_argument("--again", action="store_true", help="measure what is there once more")
     parser.add_argument("--render", action="store_true", help="measure nothing")
+    parser.add_argument("--readme", action="store_true", help="put the table into README.md as well")
     parser.add_argument("--only", choices=["", "ours", "peer"], default="", help="one side")
     parser.add_argument("--commands", default="", help="commands whose names hold this")
     parser.add_argument("--rounds", type=int, default=0, help="in place of the experiment's own number")
@@ -200,7 +199,7 @@ def parse(words: list[str]) -> argparse.Namespace:
     parser.add_argument("--out", type=Path, help="results folder")
     parser.add_argument("--bin", type=Path, help="folder of the stage binaries")
     parser.add_argument("--just", default=os.environ.get("RZERO_JUST", shutil.which("just") or "just"))
-    parser.add_argument("--lock", type=Path, help="hold this file while something is measured")
+    parser.add_argument("--through", default="", help="what each measured command is run through, for example `nice -n -5`, or a queue")
     return parser.parse_args(words)
 
 

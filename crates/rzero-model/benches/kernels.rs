@@ -10,12 +10,15 @@ use rzero_algo::seed::{StreamKey, random_stream};
 use rzero_model::config::ModelConfig;
 use rzero_model::decoder::{Decoder, Scratch, Sequence};
 use rzero_model::kernels::rms_norm;
-use rzero_model::kv_cache::CacheBlock;
-use rzero_model::matmul::{Matrix, PackedWeight, Store, multiply};
+use rzero_model::kv_cache::KvCache;
+use rzero_model::matmul::{Matrix, Store, multiply};
+use rzero_model::panels::PackedWeight;
 use rzero_model::sampler::Sampler;
+use rzero_model::strips::Strips;
+use rzero_model::team::with_team;
 use rzero_model::weights::Weights;
 use rzero_schema::profile::SamplingSettings;
-use rzero_schema::vocab::Phase;
+use rzero_schema::vocab::{Phase, WeightFormat};
 use serde_json::json;
 use std::hint::black_box;
 use std::sync::Arc;
@@ -50,14 +53,27 @@ fn numbers(count: usize) -> Vec<f32> {
 fn products(criterion: &mut Criterion) {
     for (name, outputs, inputs) in PRODUCTS {
         let weight = numbers(outputs * inputs);
-        let packed = PackedWeight::new(&weight, outputs, inputs, None);
+        let formats = [WeightFormat::F32, WeightFormat::Bf16, WeightFormat::Q8];
+        let packed = formats.map(|format| (format, PackedWeight::new(&weight, outputs, inputs, None, format)));
         let mut group = criterion.benchmark_group(format!("{name} ({outputs} x {inputs})"));
         group.sample_size(20);
         for rows in ROWS {
             let x = numbers(rows * inputs);
             let mut y = vec![0f32; rows * outputs];
             group.throughput(Throughput::Elements((rows * outputs * inputs) as u64));
-            group.bench_function(format!("panels/{rows}"), |bencher| bencher.iter(|| packed.apply(black_box(&x), &mut y)));
+            let (mut strips, mut target) = (Strips::default(), Strips::default());
+            strips.shape(rows, inputs);
+            target.shape(rows, outputs);
+            x.chunks_exact(inputs).enumerate().for_each(|(row, values)| strips.scatter(row, values));
+            for (format, packed) in &packed {
+                group.bench_function(format!("panels, {format}/{rows}"), |bencher| {
+                    bencher.iter(|| {
+                        for (panel, target) in target.values_mut().chunks_exact_mut(rows).enumerate() {
+                            packed.apply(panel, black_box(&strips), target);
+                        }
+                    });
+                });
+            }
             group.bench_function(format!("gemm/{rows}"), |bencher| {
                 bencher.iter(|| {
                     let (x, weight) = (Matrix::new(black_box(&x), rows, inputs), Matrix::new(&weight, outputs, inputs));
@@ -81,20 +97,22 @@ fn attention(criterion: &mut Criterion) {
     let mut weights = Weights::zeros(ModelConfig::read(folder.path()).expect("this is a configuration"));
     let values = numbers(weights.values.len());
     weights.values.copy_from_slice(&values);
-    let decoder = Decoder::new(&weights, 2_048);
+    let decoder = Decoder::new(&weights, 2_048, WeightFormat::F32);
     let mut group = criterion.benchmark_group("a step of one layer, 32 sequences");
     group.throughput(Throughput::Elements(32));
     for past in [16, 128, 512] {
-        let mut scratch = Scratch::default();
         let prompt: Vec<u32> = (0..past).map(|at| at % 64).collect();
-        let prefix = Arc::new(decoder.prefill(&prompt, &mut scratch));
-        let mut all: Vec<Sequence> =
-            (0..32).map(|token| Sequence { prefix: prefix.clone(), own: CacheBlock::new(decoder.config(), 16), token }).collect();
-        group.bench_function(format!("past {past}"), |bencher| {
-            bencher.iter(|| {
-                all.iter_mut().for_each(|sequence| sequence.own.clear());
-                let mut sequences: Vec<&mut Sequence> = all.iter_mut().collect();
-                decoder.step(&mut sequences, &mut scratch);
+        with_team(1, |team| {
+            let mut scratch = Scratch::default();
+            let prefix = Arc::new(decoder.prefill(&prompt, team, &mut scratch));
+            let mut all: Vec<Sequence> =
+                (0..32).map(|token| Sequence { prefix: prefix.clone(), own: KvCache::new(decoder.config()), token }).collect();
+            group.bench_function(format!("past {past}"), |bencher| {
+                bencher.iter(|| {
+                    all.iter_mut().for_each(|sequence| sequence.own.clear(scratch.pool()));
+                    let mut sequences: Vec<&mut Sequence> = all.iter_mut().collect();
+                    decoder.step(&mut sequences, team, &mut scratch);
+                });
             });
         });
     }

@@ -1,17 +1,26 @@
-//! The generating way through the model: rows of tokens in, logits out, keys and values kept in cache blocks.
+//! The generating way through the model: rows of tokens in, logits out, keys and values kept in a cache of blocks.
 //!
 //! A row is one token at one position of one sequence. Prefill feeds the rows of one prompt, decoding one row of each of many
-//! sequences; both are the same code, and a row's result depends on its own past only. Slow twin: [`crate::reference`].
+//! sequences; both are the same code, and a row's result depends on its own past only. A layer is five steps, each shared by all members of
+//! a team of threads: products strip by strip, attention row by row. Slow twin: [`crate::reference`].
 
 use crate::config::ModelConfig;
-use crate::kernels::{RotaryTable, Rotation, add_scaled, exp_shifted, rms_norm, swiglu, vectorized};
-use crate::kv_cache::CacheBlock;
-use crate::matmul::PackedWeight;
+use crate::decode_attention::attend;
+use crate::kernels::{RotaryTable, Rotation, add_scaled, maximum, rms_norm, swiglu_in_place, vectorized};
+use crate::kv_cache::{BlockPool, KvCache};
+use crate::panels::PackedWeight;
+use crate::strips::{Lanes, Strips, WIDTH};
+use crate::team::{Team, with_team};
 use crate::weights::Weights;
+use half::bf16;
+use rzero_schema::vocab::WeightFormat;
 use std::sync::Arc;
 
 /// Rows of a prefill that go through the layers together.
 const PREFILL_ROWS: usize = 128;
+
+/// Tokens of a piece of logits: what one member computes at a time, small enough for its cache.
+const PIECE: usize = 64 * WIDTH;
 
 #[derive(Debug)]
 struct DecoderLayer {
@@ -20,7 +29,8 @@ struct DecoderLayer {
     qk_norm: Option<[Vec<f32>; 2]>,
     output: PackedWeight,
     feed_forward_norm: Vec<f32>,
-    gate_up: PackedWeight,
+    gate: PackedWeight,
+    up: PackedWeight,
     down: PackedWeight,
 }
 
@@ -33,6 +43,7 @@ pub struct Decoder {
     layers: Vec<DecoderLayer>,
     final_norm: Vec<f32>,
     head: PackedWeight,
+    num_weights: usize,
 }
 
 /// A prompt that has gone through the model: its cache and the logits of the token after it.
@@ -41,7 +52,7 @@ pub struct Prefix {
     /// What the prompt has in common with others, where there is such a beginning.
     pub shared: Option<Arc<Prefix>>,
     /// Keys and values of the rest of the prompt.
-    pub cache: CacheBlock,
+    pub cache: KvCache,
     /// Logits after its last token. // (V)
     pub logits: Vec<f32>,
 }
@@ -52,14 +63,6 @@ impl Prefix {
     pub fn num_positions(&self) -> usize {
         self.cache.len() + self.shared.as_ref().map_or(0, |shared| shared.num_positions())
     }
-
-    /// The blocks of the prompt and one more, each with its positions, in order; and how many of the three there are.
-    fn blocks<'a>(&'a self, own: &'a CacheBlock, own_positions: usize) -> ([(&'a CacheBlock, usize); 3], usize) {
-        match &self.shared {
-            Some(shared) => ([(&shared.cache, shared.cache.len()), (&self.cache, self.cache.len()), (own, own_positions)], 3),
-            None => ([(&self.cache, self.cache.len()), (own, own_positions), (own, 0)], 2),
-        }
-    }
 }
 
 /// One sequence that is being decoded.
@@ -68,36 +71,75 @@ pub struct Sequence {
     /// The prompt it continues.
     pub prefix: Arc<Prefix>,
     /// Keys and values of what it wrote itself.
-    pub own: CacheBlock,
+    pub own: KvCache,
     /// The token that goes in next.
     pub token: u32,
 }
 
-/// Buffers of one worker, reused from token to token.
+/// Buffers of one team, reused from token to token.
 #[derive(Debug, Default)]
 pub struct Scratch {
-    x: Vec<f32>,
-    normed: Vec<f32>,
-    inverse: Vec<f32>,
-    projected: Vec<f32>,
-    attended: Vec<f32>,
-    gate_up: Vec<f32>,
-    inside: Vec<f32>,
-    delta: Vec<f32>,
-    scores: Vec<f32>,
-    /// Logits of the last call. // (rows, V)
-    pub logits: Vec<f32>,
+    x: Strips,
+    normed: Strips,
+    projected: Strips,
+    attended: Strips,
+    delta: Strips,
+    gate: Strips,
+    inside: Strips,
+    rows: Vec<f32>,
+    pool: BlockPool,
+    logits: Logits,
 }
 
-fn sized(buffer: &mut Vec<f32>, numbers: usize) -> &mut [f32] {
-    buffer.resize(numbers, 0.0);
-    &mut buffer[..numbers]
+impl Scratch {
+    /// Logits of the last step's rows.
+    #[must_use]
+    pub fn logits(&self) -> &Logits {
+        &self.logits
+    }
+
+    /// Where the blocks of finished sequences go back to.
+    pub fn pool(&mut self) -> &mut BlockPool {
+        &mut self.pool
+    }
+}
+
+/// Logits of some rows, in pieces of the vocabulary; the largest of each piece is taken as the piece is made.
+#[derive(Debug, Default)]
+pub struct Logits {
+    rows: usize,
+    vocab: usize,
+    /// A piece holds all rows, each with its part of the vocabulary. // (pieces, rows, PIECE), the last piece shorter
+    values: Vec<f32>,
+    largest: Vec<f32>, // (pieces, rows)
+}
+
+impl Logits {
+    fn shape(&mut self, rows: usize, vocab: usize) {
+        (self.rows, self.vocab) = (rows, vocab);
+        self.values.resize(rows * vocab, 0.0);
+        self.largest.resize(rows * vocab.div_ceil(PIECE), 0.0);
+    }
+
+    /// One row, piece by piece.
+    pub fn row(&self, row: usize) -> impl Iterator<Item = &[f32]> + Clone {
+        self.values.chunks(self.rows * PIECE).map(move |piece| {
+            let length = piece.len() / self.rows;
+            &piece[row * length..(row + 1) * length]
+        })
+    }
+
+    /// The largest logit of a row.
+    #[must_use]
+    pub fn largest(&self, row: usize) -> f32 {
+        self.largest.iter().skip(row).step_by(self.rows).fold(f32::NEG_INFINITY, |largest, value| largest.max(*value))
+    }
 }
 
 impl Decoder {
-    /// Lays out weights for decoding, for sequences of up to `longest` tokens.
+    /// Lays out weights for decoding in a format, for sequences of up to `longest` tokens.
     #[must_use]
-    pub fn new(weights: &Weights, longest: usize) -> Self {
+    pub fn new(weights: &Weights, longest: usize, format: WeightFormat) -> Self {
         let config = weights.config.clone();
         let (width, inner) = (config.hidden_size, config.intermediate_size);
         let layers = weights
@@ -105,36 +147,39 @@ impl Decoder {
             .layers
             .iter()
             .map(|layer| {
-                let bias = |index: usize| layer.qkv_bias.as_ref().map(|biases| weights.at(&biases[index]));
+                let matrices = [&layer.query, &layer.key, &layer.value].map(|range| weights.at(range)).concat();
+                let biases = layer.qkv_bias.as_ref().map(|all| all.iter().flat_map(|range| weights.at(range)).copied().collect());
+                let biases: Option<Vec<f32>> = biases;
+                let outputs = matrices.len() / width;
+                let bias = layer.output_bias.as_ref().map(|bias| weights.at(bias));
                 DecoderLayer {
                     attention_norm: weights.at(&layer.attention_norm).to_vec(),
-                    query_key_value: PackedWeight::stacked(
-                        &[
-                            (weights.at(&layer.query), bias(0)),
-                            (weights.at(&layer.key), bias(1)),
-                            (weights.at(&layer.value), bias(2)),
-                        ],
-                        width,
-                    ),
+                    query_key_value: PackedWeight::new(&matrices, outputs, width, biases.as_deref(), format),
                     qk_norm: layer.qk_norm.as_ref().map(|[q, k]| [weights.at(q).to_vec(), weights.at(k).to_vec()]),
-                    output: PackedWeight::new(
-                        weights.at(&layer.output),
-                        width,
-                        config.query_width(),
-                        layer.output_bias.as_ref().map(|bias| weights.at(bias)),
-                    ),
+                    output: PackedWeight::new(weights.at(&layer.output), width, config.query_width(), bias, format),
                     feed_forward_norm: weights.at(&layer.feed_forward_norm).to_vec(),
-                    gate_up: PackedWeight::stacked(&[(weights.at(&layer.gate), None), (weights.at(&layer.up), None)], width),
-                    down: PackedWeight::new(weights.at(&layer.down), width, inner, None),
+                    gate: PackedWeight::new(weights.at(&layer.gate), inner, width, None, format),
+                    up: PackedWeight::new(weights.at(&layer.up), inner, width, None, format),
+                    down: PackedWeight::new(weights.at(&layer.down), width, inner, None, format),
                 }
             })
             .collect();
+        let head = PackedWeight::new(weights.at(&weights.layout.head), config.vocab_size, width, None, format);
+        let embedding = match format {
+            // A tied embedding is the head's matrix, as it is computed with.
+            WeightFormat::Q8 if config.is_tied => head.rounded(),
+            WeightFormat::F32 | WeightFormat::Q8 => weights.at(&weights.layout.embedding).to_vec(),
+            WeightFormat::Bf16 => {
+                weights.at(&weights.layout.embedding).iter().map(|value| bf16::from_f32(*value).to_f32()).collect()
+            }
+        };
         Self {
             rotary: RotaryTable::new(&config.rotary_frequencies(), longest),
-            embedding: weights.at(&weights.layout.embedding).to_vec(),
+            embedding,
             layers,
             final_norm: weights.at(&weights.layout.final_norm).to_vec(),
-            head: PackedWeight::new(weights.at(&weights.layout.head), config.vocab_size, width, None),
+            head,
+            num_weights: weights.values.len(),
             config,
         }
     }
@@ -145,170 +190,210 @@ impl Decoder {
         &self.config
     }
 
+    /// Numbers of the model.
+    #[must_use]
+    pub fn num_weights(&self) -> usize {
+        self.num_weights
+    }
+
+    /// The logits of the token after a prompt, which is not empty. // (V)
+    #[must_use]
+    pub fn logits_after(&self, prompt: &[u32]) -> Vec<f32> {
+        with_team(1, |team| self.prefill(prompt, team, &mut Scratch::default())).logits
+    }
+
     /// Runs a prompt through the model. The prompt is not empty.
     #[must_use]
-    pub fn prefill(&self, prompt: &[u32], scratch: &mut Scratch) -> Prefix {
-        self.prefill_after(None, prompt, scratch)
+    pub fn prefill(&self, prompt: &[u32], team: &mut Team<'_>, scratch: &mut Scratch) -> Prefix {
+        self.prefill_after(None, prompt, team, scratch)
     }
 
     /// Runs the rest of a prompt through the model, after a beginning that went through it before and has none before itself.
     #[must_use]
-    pub fn prefill_after(&self, shared: Option<Arc<Prefix>>, prompt: &[u32], scratch: &mut Scratch) -> Prefix {
+    pub fn prefill_after(
+        &self,
+        shared: Option<Arc<Prefix>>,
+        prompt: &[u32],
+        team: &mut Team<'_>,
+        scratch: &mut Scratch,
+    ) -> Prefix {
         assert!(!prompt.is_empty(), "a prompt has at least one token");
-        assert!(shared.as_ref().is_none_or(|shared| shared.shared.is_none()), "a shared beginning is one block");
-        let mut cache = CacheBlock::new(&self.config, prompt.len());
+        assert!(shared.as_ref().is_none_or(|shared| shared.shared.is_none()), "a shared beginning is one cache");
+        let mut cache = KvCache::new(&self.config);
         let before = shared.as_ref().map_or(0, |shared| shared.cache.len());
         for tokens in prompt.chunks(PREFILL_ROWS) {
             let start = cache.len();
-            cache.extend(tokens.len());
-            self.embed(tokens.iter().copied(), scratch);
-            for layer in 0..self.layers.len() {
-                self.project(layer, scratch);
-                for row in 0..tokens.len() {
-                    let (key, value) = self.place_row(layer, row, before + start + row, scratch);
-                    cache.write(layer, start + row, key, value);
+            cache.extend(tokens.len(), &mut scratch.pool);
+            self.embed(tokens.iter().copied(), tokens.len(), scratch);
+            for (index, layer) in self.layers.iter().enumerate() {
+                self.project(layer, team, scratch);
+                let Scratch { projected, rows, .. } = scratch;
+                rows.resize(tokens.len() * self.row_width(), 0.0);
+                for (row, placed) in rows.chunks_exact_mut(self.row_width()).enumerate() {
+                    projected.gather(row, &mut placed[..projected.columns()]);
+                    let (key, value) = self.place(layer, before + start + row, placed);
+                    cache.write(index, start + row, key, value);
                 }
-                for row in 0..tokens.len() {
-                    let own = (&cache, start + row + 1);
-                    match &shared {
-                        Some(shared) => self.attend(layer, row, &[(&shared.cache, before), own], scratch),
-                        None => self.attend(layer, row, &[own], scratch),
+                let (cache, shared) = (&cache, shared.as_ref());
+                team.split(rows, self.row_width(), |_, row, placed| {
+                    let own = (cache, start + row + 1);
+                    match shared {
+                        Some(shared) => self.attend(index, &[(&shared.cache, before), own], placed),
+                        None => self.attend(index, &[own], placed),
                     }
-                }
-                self.finish_layer(layer, scratch);
+                });
+                self.finish_layer(layer, team, scratch);
             }
         }
         // Only the last row's logits are wanted.
-        let width = self.config.hidden_size;
-        let last = scratch.x.len() - width;
-        scratch.x.drain(..last);
-        self.logits(scratch);
-        Prefix { shared, cache, logits: scratch.logits.clone() }
+        let mut last = vec![0.0; self.config.hidden_size];
+        scratch.x.gather(scratch.x.rows() - 1, &mut last);
+        scratch.x.shape(1, self.config.hidden_size);
+        scratch.x.scatter(0, &last);
+        self.logits(team, scratch);
+        Prefix { shared, cache, logits: scratch.logits.row(0).flatten().copied().collect() }
     }
 
     /// Feeds every sequence its token; the logits of row i of the scratch are those of sequence i.
-    pub fn step(&self, sequences: &mut [&mut Sequence], scratch: &mut Scratch) {
-        self.embed(sequences.iter().map(|sequence| sequence.token), scratch);
+    pub fn step(&self, sequences: &mut [&mut Sequence], team: &mut Team<'_>, scratch: &mut Scratch) {
+        self.embed(sequences.iter().map(|sequence| sequence.token), sequences.len(), scratch);
         for sequence in sequences.iter_mut() {
-            sequence.own.extend(1);
+            sequence.own.extend(1, &mut scratch.pool);
         }
-        for layer in 0..self.layers.len() {
-            self.project(layer, scratch);
-            for (row, sequence) in sequences.iter_mut().enumerate() {
-                let (prompt, own) = (sequence.prefix.num_positions(), sequence.own.len());
-                let (key, value) = self.place_row(layer, row, prompt + own - 1, scratch);
-                sequence.own.write(layer, own - 1, key, value);
-                let (blocks, count) = sequence.prefix.blocks(&sequence.own, own);
-                self.attend(layer, row, &blocks[..count], scratch);
-            }
-            self.finish_layer(layer, scratch);
+        for (index, layer) in self.layers.iter().enumerate() {
+            self.project(layer, team, scratch);
+            let Scratch { projected, rows, .. } = scratch;
+            let columns = projected.columns();
+            rows.resize(sequences.len() * self.row_width(), 0.0);
+            team.split_both((rows, self.row_width()), (sequences, 1), |_, row, placed, sequence| {
+                projected.gather(row, &mut placed[..columns]);
+                let Sequence { prefix, own, .. } = &mut *sequence[0];
+                let count = own.len();
+                let (key, value) = self.place(layer, prefix.num_positions() + count - 1, placed);
+                own.write(index, count - 1, key, value);
+                let last = [(&prefix.cache, prefix.cache.len()), (&*own, count)];
+                match &prefix.shared {
+                    Some(shared) => self.attend(index, &[(&shared.cache, shared.cache.len()), last[0], last[1]], placed),
+                    None => self.attend(index, &last, placed),
+                }
+            });
+            self.finish_layer(layer, team, scratch);
         }
-        self.logits(scratch);
+        self.logits(team, scratch);
     }
 
-    fn embed(&self, tokens: impl Iterator<Item = u32>, scratch: &mut Scratch) {
+    fn embed(&self, tokens: impl Iterator<Item = u32>, rows: usize, scratch: &mut Scratch) {
         let width = self.config.hidden_size;
-        scratch.x.clear();
-        for token in tokens {
-            let start = token as usize * width;
-            scratch.x.extend_from_slice(&self.embedding[start..start + width]);
+        scratch.x.shape(rows, width);
+        for (row, token) in tokens.enumerate() {
+            scratch.x.scatter(row, &self.embedding[token as usize * width..(token as usize + 1) * width]);
         }
     }
 
     /// Query, key and value of all rows, unrotated. // projected: (rows, query width + 2 kv widths)
-    fn project(&self, layer: usize, scratch: &mut Scratch) {
-        let (layer, rows) = (&self.layers[layer], scratch.x.len() / self.config.hidden_size);
-        let normed = sized(&mut scratch.normed, scratch.x.len());
-        let inverse = sized(&mut scratch.inverse, rows);
-        rms_norm(&scratch.x, &layer.attention_norm, self.config.rms_norm_eps as f32, normed, inverse);
-        layer.query_key_value.apply(normed, sized(&mut scratch.projected, rows * layer.query_key_value.outputs()));
-        sized(&mut scratch.attended, rows * self.config.query_width());
+    fn project(&self, layer: &DecoderLayer, team: &mut Team<'_>, scratch: &mut Scratch) {
+        scratch.x.rms_norm_into(&layer.attention_norm, self.config.rms_norm_eps as f32, &mut scratch.normed);
+        apply(&layer.query_key_value, &scratch.normed, team, &mut scratch.projected);
+    }
+
+    /// Numbers of a row of what attention works on: query, key, value, and room for the attended values.
+    fn row_width(&self) -> usize {
+        2 * (self.config.query_width() + self.config.kv_width())
     }
 
     /// Normalises and rotates one row's query and key in place; returns its key and value.
-    fn place_row<'a>(&self, layer: usize, row: usize, position: usize, scratch: &'a mut Scratch) -> (&'a [f32], &'a [f32]) {
-        let (q_width, kv_width, head_dim) = (self.config.query_width(), self.config.kv_width(), self.config.head_dim);
-        let stride = q_width + 2 * kv_width;
-        let projected = &mut scratch.projected[row * stride..(row + 1) * stride];
-        if let Some([query_norm, key_norm]) = &self.layers[layer].qk_norm {
+    fn place<'a>(&self, layer: &DecoderLayer, position: usize, placed: &'a mut [f32]) -> (&'a [f32], &'a [f32]) {
+        let (q_width, kv_width) = (self.config.query_width(), self.config.kv_width());
+        let (query_key, rest) = placed.split_at_mut(q_width + kv_width);
+        if let Some([query_norm, key_norm]) = &layer.qk_norm {
             let eps = self.config.rms_norm_eps as f32;
-            let raw = projected.to_vec();
-            let mut inverse = vec![0.0; self.config.num_heads.max(self.config.num_kv_heads)];
-            let heads = q_width / head_dim;
-            rms_norm(&raw[..q_width], query_norm, eps, &mut projected[..q_width], &mut inverse[..heads]);
-            let heads = kv_width / head_dim;
-            let key = q_width..q_width + kv_width;
-            rms_norm(&raw[key.clone()], key_norm, eps, &mut projected[key], &mut inverse[..heads]);
-        }
-        vectorized(|| self.rotary.rotate(&mut projected[..q_width + kv_width], position, Rotation::Forward));
-        let (key, value) = projected[q_width..].split_at(kv_width);
-        (key, value)
-    }
-
-    /// Attention of one row over the given blocks, each up to a number of positions.
-    fn attend(&self, layer: usize, row: usize, past: &[(&CacheBlock, usize)], scratch: &mut Scratch) {
-        let config = &self.config;
-        let (head_dim, q_width) = (config.head_dim, config.query_width());
-        let stride = q_width + 2 * config.kv_width();
-        let query = &scratch.projected[row * stride..row * stride + q_width];
-        let attended = &mut scratch.attended[row * q_width..(row + 1) * q_width];
-        let positions = past.iter().map(|(_, count)| count).sum();
-        let scores = sized(&mut scratch.scores, positions);
-        let groups = config.num_heads / config.num_kv_heads;
-        let scale = 1.0 / (head_dim as f32).sqrt();
-        vectorized(|| {
-            for (head, (query, attended)) in query.chunks_exact(head_dim).zip(attended.chunks_exact_mut(head_dim)).enumerate() {
-                let kv_head = head / groups;
-                let mut start = 0;
-                for (block, count) in past {
-                    let scores = &mut scores[start..start + count];
-                    scores.fill(0.0);
-                    for (lane, q) in query.iter().enumerate() {
-                        add_scaled(scores, q * scale, block.key_lane(layer, kv_head, lane, *count));
-                    }
-                    start += count;
-                }
-                let (_, sum) = exp_shifted(scores);
-                let inverse = 1.0 / sum;
-                attended.fill(0.0);
-                let mut start = 0;
-                for (block, count) in past {
-                    let values = block.head_values(layer, kv_head, *count);
-                    for (weight, value) in scores[start..start + count].iter().zip(values.chunks_exact(head_dim)) {
-                        add_scaled(attended, weight * inverse, value);
-                    }
-                    start += count;
+            let (query, key) = query_key.split_at_mut(q_width);
+            for (values, norm) in [(query, query_norm), (key, key_norm)] {
+                for head in values.chunks_exact_mut(self.config.head_dim) {
+                    let mut raw = [0.0; MOST_HEAD_DIM];
+                    let raw = &mut raw[..head.len()];
+                    raw.copy_from_slice(head);
+                    rms_norm(raw, norm, eps, head, &mut [0.0]);
                 }
             }
-        });
+        }
+        vectorized(|| self.rotary.rotate(query_key, position, Rotation::Forward));
+        (&query_key[q_width..], &rest[..kv_width])
+    }
+
+    /// Attention of one row over the given runs of the past; the attended values go to the row's end.
+    fn attend(&self, layer: usize, past: &[(&KvCache, usize)], placed: &mut [f32]) {
+        let q_width = self.config.query_width();
+        let (query, rest) = placed.split_at_mut(q_width);
+        let attended = rest.len() - q_width;
+        attend(&self.config, layer, past, query, &mut rest[attended..]);
     }
 
     /// Output projection, residual and feed-forward of all rows.
-    fn finish_layer(&self, layer: usize, scratch: &mut Scratch) {
-        let layer = &self.layers[layer];
-        let inner = self.config.intermediate_size;
-        let rows = scratch.x.len() / self.config.hidden_size;
-        let delta = sized(&mut scratch.delta, scratch.x.len());
-        layer.output.apply(&scratch.attended, delta);
-        vectorized(|| add_scaled(&mut scratch.x, 1.0, delta));
-        let normed = sized(&mut scratch.normed, scratch.x.len());
-        let inverse = sized(&mut scratch.inverse, rows);
-        rms_norm(&scratch.x, &layer.feed_forward_norm, self.config.rms_norm_eps as f32, normed, inverse);
-        let gate_up = sized(&mut scratch.gate_up, rows * 2 * inner);
-        layer.gate_up.apply(normed, gate_up);
-        let inside = sized(&mut scratch.inside, rows * inner);
-        for (gate_up, inside) in gate_up.chunks_exact(2 * inner).zip(inside.chunks_exact_mut(inner)) {
-            swiglu(&gate_up[..inner], &gate_up[inner..], inside);
+    fn finish_layer(&self, layer: &DecoderLayer, team: &mut Team<'_>, scratch: &mut Scratch) {
+        let Scratch { x, normed, attended, delta, gate, inside, rows, .. } = scratch;
+        let (num_rows, q_width) = (x.rows(), self.config.query_width());
+        attended.shape(num_rows, q_width);
+        for (row, placed) in rows.chunks_exact(self.row_width()).enumerate() {
+            attended.scatter(row, &placed[placed.len() - q_width..]);
         }
-        layer.down.apply(inside, delta);
-        vectorized(|| add_scaled(&mut scratch.x, 1.0, delta));
+        apply_residual(&layer.output, attended, team, delta, x);
+        x.rms_norm_into(&layer.feed_forward_norm, self.config.rms_norm_eps as f32, normed);
+        gate.shape(num_rows, layer.gate.outputs());
+        inside.shape(num_rows, layer.gate.outputs());
+        let normed = &*normed;
+        // The strip of the target holds `up` until the gate is applied to it.
+        team.split_both((gate.values_mut(), num_rows), (inside.values_mut(), num_rows), |_, panel, gate, inside| {
+            layer.gate.apply(panel, normed, gate);
+            layer.up.apply(panel, normed, inside);
+            swiglu_in_place(gate.as_flattened(), inside.as_flattened_mut());
+        });
+        apply_residual(&layer.down, inside, team, delta, x);
     }
 
-    fn logits(&self, scratch: &mut Scratch) {
-        let rows = scratch.x.len() / self.config.hidden_size;
-        let normed = sized(&mut scratch.normed, scratch.x.len());
-        let inverse = sized(&mut scratch.inverse, rows);
-        rms_norm(&scratch.x, &self.final_norm, self.config.rms_norm_eps as f32, normed, inverse);
-        self.head.apply(normed, sized(&mut scratch.logits, rows * self.config.vocab_size));
+    fn logits(&self, team: &mut Team<'_>, scratch: &mut Scratch) {
+        let Scratch { x, normed, logits, .. } = scratch;
+        x.rms_norm_into(&self.final_norm, self.config.rms_norm_eps as f32, normed);
+        let (rows, vocab) = (x.rows(), self.config.vocab_size);
+        logits.shape(rows, vocab);
+        let normed = &*normed;
+        team.split_both((&mut logits.values, rows * PIECE), (&mut logits.largest, rows), |_, piece, values, largest| {
+            let length = values.len() / rows;
+            STRIP.with_borrow_mut(|strip| {
+                strip.resize(rows, [0.0; WIDTH]);
+                for (panel, first) in (piece * PIECE / WIDTH..).zip((0..length).step_by(WIDTH)) {
+                    self.head.apply(panel, normed, strip);
+                    let columns = WIDTH.min(length - first);
+                    for (lanes, values) in strip.iter().zip(values.chunks_exact_mut(length)) {
+                        values[first..first + columns].copy_from_slice(&lanes[..columns]);
+                    }
+                }
+            });
+            vectorized(|| largest.iter_mut().zip(values.chunks_exact(length)).for_each(|(largest, row)| *largest = maximum(row)));
+        });
     }
+}
+
+thread_local! {
+    /// A strip of logits on its way into its piece.
+    static STRIP: std::cell::RefCell<Vec<Lanes>> = const { std::cell::RefCell::new(Vec::new()) };
+}
+
+/// Largest head that norms of heads are made for; [`ModelConfig`] refuses larger ones.
+const MOST_HEAD_DIM: usize = 1024;
+
+/// `y = x W^T + bias`, a strip at a time.
+fn apply(weight: &PackedWeight, x: &Strips, team: &mut Team<'_>, y: &mut Strips) {
+    y.shape(x.rows(), weight.outputs());
+    team.split(y.values_mut(), x.rows(), |_, panel, y| weight.apply(panel, x, y));
+}
+
+/// `residual += x W^T + bias`, a strip at a time; the product is summed up by itself first.
+fn apply_residual(weight: &PackedWeight, x: &Strips, team: &mut Team<'_>, delta: &mut Strips, residual: &mut Strips) {
+    let rows = x.rows();
+    delta.shape(rows, weight.outputs());
+    team.split_both((delta.values_mut(), rows), (residual.values_mut(), rows), |_, panel, delta, residual| {
+        weight.apply(panel, x, delta);
+        vectorized(|| add_scaled(residual.as_flattened_mut(), 1.0, delta.as_flattened()));
+    });
 }

@@ -1,16 +1,18 @@
 //! Many completions of many prompts: the engine behind every sampling stage. It knows token ids only.
 //!
-//! Each thread keeps a batch of sequences of its own and feeds it one token at a time; a finished sequence leaves and the next
-//! waiting one enters. A prompt is prefilled once, by the first thread that needs it, and its cache shared by all its completions; what all
-//! prompts begin with (worked examples, say) is prefilled once for all of them.
+//! A team of threads keeps a batch of sequences and feeds it one token at a time; a finished sequence leaves and the next waiting one enters.
+//! For a large model all threads are one team, so that each weight comes from memory once a token; a small one, which the caches hold, is
+//! decoded by teams of one. A prompt is prefilled once, by the first team that needs it, and its cache shared by all its completions; what
+//! all prompts begin with (worked examples, say) is prefilled once for all of them.
 //! A completion depends on the weights, its prompt, the settings and its own random stream, and on nothing else: not on the
-//! batch, the thread or the order. Deliberately absent: servers, paging, beams.
+//! batch, the thread or the order. Deliberately absent: servers, beams.
 
 use crate::config::ModelConfig;
 use crate::decoder::{Decoder, Prefix, Scratch, Sequence};
 use crate::error::ModelError;
-use crate::kv_cache::CacheBlock;
+use crate::kv_cache::KvCache;
 use crate::sampler::{Drawn, Sampler};
+use crate::team::{Team, with_team};
 use rzero_algo::seed::RandomStream;
 use rzero_schema::profile::SamplingSettings;
 use rzero_schema::vocab::FinishReason;
@@ -45,7 +47,7 @@ pub struct Completion {
 pub struct Work<'a> {
     /// Threads.
     pub threads: usize,
-    /// Sequences side by side on each.
+    /// Sequences side by side for each of them.
     pub batch_size: usize,
     /// Set from outside to stop early.
     pub interrupt: &'a AtomicBool,
@@ -53,6 +55,9 @@ pub struct Work<'a> {
 
 /// Told of every finished completion: its number of tokens.
 pub type OnCompletion<'a> = &'a (dyn Fn(usize) + Sync);
+
+/// Numbers up to which a model is decoded by every thread for itself: the steps of a token would be too short to share.
+const SMALL_MODEL: usize = 1 << 23;
 
 /// Completes every prompt once for each of its streams; results stand in the order of requests and streams.
 ///
@@ -63,6 +68,22 @@ pub fn generate(
     requests: &[Request],
     sampling: &SamplingSettings,
     work: Work<'_>,
+    on_completion: OnCompletion<'_>,
+) -> Result<Vec<Vec<Completion>>, ModelError> {
+    let team_size = if decoder.num_weights() <= SMALL_MODEL { 1 } else { work.threads };
+    generate_in_teams(decoder, requests, sampling, work, team_size, on_completion)
+}
+
+/// As [`generate`], by teams of a given size.
+///
+/// # Errors
+/// As there.
+pub fn generate_in_teams(
+    decoder: &Decoder,
+    requests: &[Request],
+    sampling: &SamplingSettings,
+    work: Work<'_>,
+    team_size: usize,
     on_completion: OnCompletion<'_>,
 ) -> Result<Vec<Vec<Completion>>, ModelError> {
     check(decoder.config(), requests)?;
@@ -76,13 +97,17 @@ pub fn generate(
         shared: OnceLock::new(),
         prefixes: Mutex::default(),
     };
-    let threads = work.threads.clamp(1, items.len().max(1));
-    // Few sequences are spread over the threads rather than left to the first one.
-    let batch_size = work.batch_size.min(items.len().div_ceil(threads)).max(1);
-    let work = Work { batch_size, ..work };
+    let team_size = team_size.clamp(1, work.threads.max(1));
+    let num_teams = (work.threads / team_size).clamp(1, items.len().max(1));
+    // Few sequences are spread over the teams rather than left to the first one.
+    let batch_size = (work.batch_size * team_size).min(items.len().div_ceil(num_teams)).max(1);
     let finished: Vec<Vec<(usize, Completion)>> = std::thread::scope(|scope| {
-        let workers: Vec<_> = (0..threads).map(|_| scope.spawn(|| run_worker(&queue, sampling, work, on_completion))).collect();
-        workers.into_iter().map(|worker| worker.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))).collect()
+        let lead = || with_team(team_size, |team| run_team(&queue, sampling, batch_size, work.interrupt, on_completion, team));
+        let others: Vec<_> = (1..num_teams).map(|_| scope.spawn(lead)).collect();
+        let own = lead();
+        let join =
+            |other: std::thread::ScopedJoinHandle<'_, _>| other.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        std::iter::once(own).chain(others.into_iter().map(join)).collect()
     });
     if work.interrupt.load(Ordering::Relaxed) {
         return Err(ModelError::Interrupted);
@@ -155,7 +180,7 @@ impl Queue<'_> {
     }
 
     /// The prompt's prefix, made by whoever comes first and forgotten by the queue once every completion has taken it.
-    fn prefix(&self, request: usize, scratch: &mut Scratch) -> Arc<Prefix> {
+    fn prefix(&self, request: usize, team: &mut Team<'_>, scratch: &mut Scratch) -> Arc<Prefix> {
         let shared = {
             let mut prefixes = self.prefixes.lock().unwrap_or_else(PoisonError::into_inner);
             let (shared, waiting) =
@@ -170,8 +195,8 @@ impl Queue<'_> {
         let own = shared.get_or_init(|| {
             let (beginning, rest) = self.requests[request].prompt.split_at(self.num_shared);
             let shared = (!beginning.is_empty())
-                .then(|| self.shared.get_or_init(|| Arc::new(self.decoder.prefill(beginning, scratch))).clone());
-            Arc::new(self.decoder.prefill_after(shared, rest, scratch))
+                .then(|| self.shared.get_or_init(|| Arc::new(self.decoder.prefill(beginning, team, scratch))).clone());
+            Arc::new(self.decoder.prefill_after(shared, rest, team, scratch))
         });
         own.clone()
     }
@@ -211,74 +236,80 @@ impl Draft {
     }
 }
 
-/// One sequence of a worker's batch.
+/// One sequence of a batch.
 struct Slot {
     draft: Draft,
     sequence: Sequence,
+    is_finished: bool,
 }
 
 impl Slot {
-    fn accept(&mut self, drawn: Drawn, stop_tokens: &[u32]) -> bool {
+    fn accept(&mut self, drawn: Drawn, stop_tokens: &[u32]) {
         self.sequence.token = drawn.token;
-        self.draft.accept(drawn, stop_tokens)
+        self.is_finished = self.draft.accept(drawn, stop_tokens);
     }
 }
 
-fn run_worker(
+fn run_team(
     queue: &Queue<'_>,
     sampling: &SamplingSettings,
-    work: Work<'_>,
+    batch_size: usize,
+    interrupt: &AtomicBool,
     on_completion: OnCompletion<'_>,
+    team: &mut Team<'_>,
 ) -> Vec<(usize, Completion)> {
     let decoder = queue.decoder;
-    let (vocab, stop_tokens) = (decoder.config().vocab_size, &decoder.config().eos_tokens);
-    let mut sampler = Sampler::new(sampling);
-    let (mut scratch, mut prefill_scratch) = (Scratch::default(), Scratch::default());
-    let mut slots: Vec<Slot> = Vec::with_capacity(work.batch_size);
-    let mut free_caches: Vec<CacheBlock> = Vec::new();
+    let stop_tokens = &decoder.config().eos_tokens;
+    let samplers: Vec<Mutex<Sampler>> = (0..team.size()).map(|_| Mutex::new(Sampler::new(sampling))).collect();
+    let sampler_of = |member: usize| samplers[member].lock().unwrap_or_else(PoisonError::into_inner);
+    let mut scratch = Scratch::default();
+    let mut slots: Vec<Slot> = Vec::with_capacity(batch_size);
     let mut finished = Vec::new();
     let mut is_drained = false;
-    while !work.interrupt.load(Ordering::Relaxed) {
-        while slots.len() < work.batch_size && !is_drained {
+    while !interrupt.load(Ordering::Relaxed) {
+        while slots.len() < batch_size && !is_drained {
             let Some((item, request, sample)) = queue.take() else {
                 is_drained = true;
                 break;
             };
-            let prefix = queue.prefix(request, &mut prefill_scratch);
+            let prefix = queue.prefix(request, team, &mut scratch);
             let room = decoder.config().max_positions - prefix.num_positions();
-            let own = free_caches
-                .pop()
-                .unwrap_or_else(|| CacheBlock::new(decoder.config(), sampling.max_tokens.min(decoder.config().max_positions)));
             let stream = queue.requests[request].streams[sample].clone();
             let mut draft = Draft::new(item, stream, sampling.max_tokens.min(room));
-            let drawn = sampler.draw(&prefix.logits, &mut draft.stream);
-            let mut slot = Slot { draft, sequence: Sequence { prefix, own, token: drawn.token } };
-            if slot.accept(drawn, stop_tokens) {
-                on_completion(slot.draft.completion.tokens.len());
-                finished.push((slot.draft.item, slot.draft.completion));
-                slot.sequence.own.clear();
-                free_caches.push(slot.sequence.own);
-            } else {
-                slots.push(slot);
-            }
+            let drawn = sampler_of(0).draw(&prefix.logits, &mut draft.stream);
+            let sequence = Sequence { prefix, own: KvCache::new(decoder.config()), token: drawn.token };
+            let mut slot = Slot { draft, sequence, is_finished: false };
+            slot.accept(drawn, stop_tokens);
+            slots.push(slot);
+            retire(&mut slots, &mut finished, &mut scratch, on_completion);
         }
         if slots.is_empty() {
             break;
         }
         let mut sequences: Vec<&mut Sequence> = slots.iter_mut().map(|slot| &mut slot.sequence).collect();
-        decoder.step(&mut sequences, &mut scratch);
-        // From the last row to the first, so that swap_remove moves only rows that have been seen.
-        for index in (0..slots.len()).rev() {
-            let slot = &mut slots[index];
-            let drawn = sampler.draw(&scratch.logits[index * vocab..(index + 1) * vocab], &mut slot.draft.stream);
-            if slot.accept(drawn, stop_tokens) {
-                let mut slot = slots.swap_remove(index);
-                on_completion(slot.draft.completion.tokens.len());
-                finished.push((slot.draft.item, slot.draft.completion));
-                slot.sequence.own.clear();
-                free_caches.push(slot.sequence.own);
-            }
-        }
+        decoder.step(&mut sequences, team, &mut scratch);
+        let logits = scratch.logits();
+        team.split(&mut slots, 1, |member, row, slot| {
+            let slot = &mut slot[0];
+            let drawn = sampler_of(member).draw_from(logits.row(row), logits.largest(row), &mut slot.draft.stream);
+            slot.accept(drawn, stop_tokens);
+        });
+        retire(&mut slots, &mut finished, &mut scratch, on_completion);
     }
     finished
+}
+
+/// Takes finished sequences out of a batch; the others keep their order, so that completions of one prompt stay neighbours and find its
+/// keys and values in the cache.
+fn retire(
+    slots: &mut Vec<Slot>,
+    finished: &mut Vec<(usize, Completion)>,
+    scratch: &mut Scratch,
+    on_completion: OnCompletion<'_>,
+) {
+    for mut slot in slots.extract_if(.., |slot| slot.is_finished) {
+        on_completion(slot.draft.completion.tokens.len());
+        slot.sequence.own.clear(scratch.pool());
+        finished.push((slot.draft.item, slot.draft.completion));
+    }
 }

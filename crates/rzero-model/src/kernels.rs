@@ -7,7 +7,8 @@ use crate::rope::RotaryFrequencies;
 use pulp::Arch;
 use rayon::prelude::*;
 
-const LANES: usize = 16;
+/// Partial sums of a reduction.
+pub(crate) const LANES: usize = 16;
 
 /// Runs a loop with the widest instructions of this machine.
 #[inline]
@@ -52,8 +53,9 @@ pub fn dot(left: &[f32], right: &[f32]) -> f32 {
     total
 }
 
+/// The sum of partial sums, halves added to halves.
 #[inline(always)]
-fn fold(mut partial: [f32; LANES]) -> f32 {
+pub(crate) fn fold(mut partial: [f32; LANES]) -> f32 {
     let mut width = LANES / 2;
     while width > 0 {
         for lane in 0..width {
@@ -175,6 +177,15 @@ pub fn swiglu(gate: &[f32], up: &[f32], y: &mut [f32]) {
     vectorized(|| {
         for ((y, g), u) in y.iter_mut().zip(gate).zip(up) {
             *y = g / (1.0 + exp(-g)) * u;
+        }
+    });
+}
+
+/// [`swiglu`] where the target holds `up`.
+pub fn swiglu_in_place(gate: &[f32], up: &mut [f32]) {
+    vectorized(|| {
+        for (y, g) in up.iter_mut().zip(gate) {
+            *y = g / (1.0 + exp(-g)) * *y;
         }
     });
 }

@@ -1,33 +1,47 @@
-//! Keys and values of the past, in blocks of a fixed capacity: one shared block a prompt, one own block a completion.
+//! Keys and values of the past in blocks of thirty-two positions, taken from a pool and given back to it.
 //!
-//! Within a block, each layer and key-value head has its keys transposed, (head_dim, capacity), so that the scores of
-//! neighbouring positions are computed side by side, and its values as (capacity, head_dim).
+//! A run of positions (the beginning that all prompts share, the rest of a prompt, what one sequence wrote) is a list of such blocks, so that a
+//! sequence holds what it needs and not what it may need. Within a block, each layer and key-value head has its keys transposed,
+//! (head_dim, 32), so that the scores of neighbouring positions are computed side by side, and its values as (32, head_dim).
 
 use crate::config::ModelConfig;
 
-/// Keys and values of up to `capacity` consecutive positions, for all layers.
-#[derive(Debug, Clone)]
-pub struct CacheBlock {
-    head_dim: usize,
-    num_kv_heads: usize,
-    capacity: usize,
-    length: usize,
+/// Positions of a block.
+pub const POSITIONS: usize = 32;
+
+/// Keys and values of up to 32 consecutive positions, for all layers.
+#[derive(Debug)]
+struct Block {
     keys: Vec<f32>,
     values: Vec<f32>,
 }
 
-impl CacheBlock {
-    /// An empty block.
+/// Blocks that are free.
+#[derive(Debug, Default)]
+pub struct BlockPool {
+    free: Vec<Block>,
+}
+
+/// The cache of consecutive positions. It begins at a position of its own, 0.
+#[derive(Debug)]
+pub struct KvCache {
+    head_dim: usize,
+    num_kv_heads: usize,
+    num_layers: usize,
+    length: usize,
+    blocks: Vec<Block>,
+}
+
+impl KvCache {
+    /// An empty cache.
     #[must_use]
-    pub fn new(config: &ModelConfig, capacity: usize) -> Self {
-        let numbers = config.num_layers * config.kv_width() * capacity;
+    pub fn new(config: &ModelConfig) -> Self {
         Self {
             head_dim: config.head_dim,
             num_kv_heads: config.num_kv_heads,
-            capacity,
+            num_layers: config.num_layers,
             length: 0,
-            keys: vec![0.0; numbers],
-            values: vec![0.0; numbers],
+            blocks: Vec::new(),
         }
     }
 
@@ -43,19 +57,24 @@ impl CacheBlock {
         self.length == 0
     }
 
-    /// Forgets its content and keeps its memory.
-    pub fn clear(&mut self) {
-        self.length = 0;
-    }
-
     /// Makes room for `count` further positions; they are written layer by layer with [`Self::write`].
-    pub fn extend(&mut self, count: usize) {
+    pub fn extend(&mut self, count: usize, pool: &mut BlockPool) {
         self.length += count;
-        assert!(self.length <= self.capacity, "a cache block is made for the longest sequence it will hold");
+        let numbers = self.num_layers * self.num_kv_heads * self.head_dim * POSITIONS;
+        while self.blocks.len() * POSITIONS < self.length {
+            let new = || Block { keys: vec![0.0; numbers], values: vec![0.0; numbers] };
+            self.blocks.push(pool.free.pop().unwrap_or_else(new));
+        }
     }
 
-    fn base(&self, layer: usize, head: usize) -> usize {
-        (layer * self.num_kv_heads + head) * self.head_dim * self.capacity
+    /// Forgets everything and gives the blocks back.
+    pub fn clear(&mut self, pool: &mut BlockPool) {
+        self.length = 0;
+        pool.free.append(&mut self.blocks);
+    }
+
+    fn base(&self, layer: usize, kv_head: usize) -> usize {
+        (layer * self.num_kv_heads + kv_head) * self.head_dim * POSITIONS
     }
 
     /// Writes one position of one layer. // key, value: (kv heads, head_dim)
@@ -63,26 +82,21 @@ impl CacheBlock {
         let width = self.head_dim;
         for (head, (key, value)) in key.chunks_exact(width).zip(value.chunks_exact(width)).enumerate() {
             let base = self.base(layer, head);
-            for (lane, number) in key.iter().enumerate() {
-                self.keys[base + lane * self.capacity + position] = *number;
-            }
-            self.values[base + position * width..base + (position + 1) * width].copy_from_slice(value);
+            let (block, at) = (&mut self.blocks[position / POSITIONS], position % POSITIONS);
+            let lanes = block.keys[base..base + width * POSITIONS].chunks_exact_mut(POSITIONS);
+            lanes.zip(key).for_each(|(lane, number)| lane[at] = *number);
+            block.values[base + at * width..base + (at + 1) * width].copy_from_slice(value);
         }
     }
 
-    /// Keys of one component of a head at the first `count` positions. // (count)
+    /// Keys and values of one head at the first `count` positions, a block at a time: the block's positions in use, its keys
+    /// (head_dim, 32) and its values (32, head_dim).
     #[inline(always)]
-    #[must_use]
-    pub fn key_lane(&self, layer: usize, head: usize, lane: usize, count: usize) -> &[f32] {
-        let start = self.base(layer, head) + lane * self.capacity;
-        &self.keys[start..start + count]
-    }
-
-    /// Values of a head at the first `count` positions. // (count, head_dim)
-    #[inline(always)]
-    #[must_use]
-    pub fn head_values(&self, layer: usize, head: usize, count: usize) -> &[f32] {
-        let start = self.base(layer, head);
-        &self.values[start..start + count * self.head_dim]
+    pub fn head(&self, layer: usize, kv_head: usize, count: usize) -> impl Iterator<Item = (usize, &[f32], &[f32])> + Clone {
+        let (base, size) = (self.base(layer, kv_head), self.head_dim * POSITIONS);
+        let blocks = self.blocks[..count.div_ceil(POSITIONS)].iter().enumerate();
+        blocks.map(move |(index, block)| {
+            (POSITIONS.min(count - index * POSITIONS), &block.keys[base..base + size], &block.values[base..base + size])
+        })
     }
 }

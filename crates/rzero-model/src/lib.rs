@@ -7,6 +7,7 @@
 
 pub mod chat_template;
 pub mod config;
+mod decode_attention;
 pub mod decoder;
 pub mod device;
 pub mod engine;
@@ -15,9 +16,12 @@ pub mod gguf;
 pub mod kernels;
 pub mod kv_cache;
 pub mod matmul;
+pub mod panels;
 pub mod reference;
 pub mod rope;
 pub mod sampler;
+pub mod strips;
+pub mod team;
 pub mod tensor_file;
 pub mod tokenizer;
 pub mod training;

@@ -1,12 +1,8 @@
-//! Matrix products: the `gemm` crate for training's many rows, and packed panels for decoding's few.
+//! Matrix products of training, by the `gemm` crate. Those of decoding, with few rows, are in [`crate::panels`].
 //!
 //! Large products are cut into blocks of rows that all threads share. The cut follows from the sizes alone, so that a result does not depend
 //! on the number of threads.
-//!
-//! Panels are laid out once per model, 32 output columns side by side, and each output is one running sum over k in order.
-//! So a row's result depends on nothing but the row: not on the batch it is in, the thread, or the width of the vectors.
 
-use pulp::{Arch, Simd, WithSimd};
 use rayon::prelude::*;
 
 /// A matrix seen through strides.
@@ -122,143 +118,9 @@ pub fn multiply_shared(target: &mut [f32], target_stride: usize, store: Store, f
     );
 }
 
-/// Output columns of a panel.
-const PANEL: usize = 32;
-
-/// A weight matrix [out, in] laid out for `x W^T` with few rows: panels of 32 outputs, k-major within.
-#[derive(Debug, Clone)]
-pub struct PackedWeight {
-    outputs: usize,
-    inputs: usize,
-    panels: Vec<f32>,
-    bias: Option<Vec<f32>>,
-}
-
-impl PackedWeight {
-    /// Packs a matrix and its optional bias. // weight: (outputs, inputs)
-    #[must_use]
-    pub fn new(weight: &[f32], outputs: usize, inputs: usize, bias: Option<&[f32]>) -> Self {
-        assert_eq!(weight.len(), outputs * inputs, "a weight has outputs x inputs numbers");
-        let mut panels = vec![0f32; outputs.div_ceil(PANEL) * PANEL * inputs];
-        for (output, row) in weight.chunks_exact(inputs).enumerate() {
-            let base = (output / PANEL) * PANEL * inputs + output % PANEL;
-            for (k, value) in row.iter().enumerate() {
-                panels[base + k * PANEL] = *value;
-            }
-        }
-        Self { outputs, inputs, panels, bias: bias.map(<[f32]>::to_vec) }
-    }
-
-    /// Several matrices of the same inputs below one another, so that one pass over x serves them all.
-    #[must_use]
-    pub fn stacked(parts: &[(&[f32], Option<&[f32]>)], inputs: usize) -> Self {
-        let weight: Vec<f32> = parts.iter().flat_map(|(weight, _)| weight.iter().copied()).collect();
-        let has_bias = parts.iter().any(|(_, bias)| bias.is_some());
-        let bias: Vec<f32> = parts.iter().flat_map(|(_, bias)| bias.unwrap_or_default().iter().copied()).collect();
-        Self::new(&weight, weight.len() / inputs, inputs, has_bias.then_some(bias.as_slice()))
-    }
-
-    /// Output width.
-    #[must_use]
-    pub fn outputs(&self) -> usize {
-        self.outputs
-    }
-
-    /// `y = x W^T + bias`. // x: (rows, inputs), y: (rows, outputs)
-    pub fn apply(&self, x: &[f32], y: &mut [f32]) {
-        let rows = x.len() / self.inputs;
-        assert_eq!(y.len(), rows * self.outputs, "the target holds one output row for each input row");
-        Arch::new().dispatch(ApplyPanels { weight: self, x, y, rows });
-        if let Some(bias) = &self.bias {
-            for row in y.chunks_exact_mut(self.outputs) {
-                for (value, b) in row.iter_mut().zip(bias) {
-                    *value += b;
-                }
-            }
-        }
-    }
-}
-
-struct ApplyPanels<'a> {
-    weight: &'a PackedWeight,
-    x: &'a [f32],
-    y: &'a mut [f32],
-    rows: usize,
-}
-
-impl WithSimd for ApplyPanels<'_> {
-    type Output = ();
-
-    #[inline(always)]
-    fn with_simd<S: Simd>(self, simd: S) {
-        // Rows by vectors that fit the registers: 12 x 2 of 32 (AVX-512), 3 x 4 of 16 (AVX2), 2 x 8 (narrower).
-        match S::F32_LANES {
-            16 => self.run::<S, 12, 2>(simd),
-            8 => self.run::<S, 3, 4>(simd),
-            4 => self.run::<S, 3, 8>(simd),
-            _ => self.run::<S, 1, 32>(simd),
-        }
-    }
-}
-
-impl ApplyPanels<'_> {
-    #[inline(always)]
-    fn run<S: Simd, const ROWS: usize, const VECTORS: usize>(self, simd: S) {
-        let (inputs, outputs) = (self.weight.inputs, self.weight.outputs);
-        for (index, panel) in self.weight.panels.chunks_exact(PANEL * inputs).enumerate() {
-            let columns = index * PANEL..((index + 1) * PANEL).min(outputs);
-            let mut row = 0;
-            while row + ROWS <= self.rows {
-                let x = &self.x[row * inputs..(row + ROWS) * inputs];
-                let y = &mut self.y[row * outputs..(row + ROWS) * outputs];
-                tile::<S, ROWS, VECTORS>(simd, x, panel, y, inputs, outputs, columns.clone());
-                row += ROWS;
-            }
-            while row < self.rows {
-                let x = &self.x[row * inputs..(row + 1) * inputs];
-                let y = &mut self.y[row * outputs..(row + 1) * outputs];
-                tile::<S, 1, VECTORS>(simd, x, panel, y, inputs, outputs, columns.clone());
-                row += 1;
-            }
-        }
-    }
-}
-
-/// ROWS x 32 outputs, each the running fused sum over k of its own row and column.
-#[inline(always)]
-fn tile<S: Simd, const ROWS: usize, const VECTORS: usize>(
-    simd: S,
-    x: &[f32],
-    panel: &[f32],
-    y: &mut [f32],
-    inputs: usize,
-    outputs: usize,
-    columns: std::ops::Range<usize>,
-) {
-    let zero = simd.splat_f32s(0.0);
-    let mut sums = [[zero; VECTORS]; ROWS];
-    let (vectors, _) = S::as_simd_f32s(panel);
-    let rows: [&[f32]; ROWS] = std::array::from_fn(|row| &x[row * inputs..(row + 1) * inputs]);
-    for (k, line) in vectors.chunks_exact(VECTORS).enumerate().take(inputs) {
-        for row in 0..ROWS {
-            let value = simd.splat_f32s(rows[row][k]);
-            for vector in 0..VECTORS {
-                sums[row][vector] = simd.mul_add_f32s(value, line[vector], sums[row][vector]);
-            }
-        }
-    }
-    let width = columns.len();
-    for (row, sums) in sums.iter().enumerate() {
-        let flat: &[f32] = pulp::bytemuck::cast_slice(sums);
-        let start = row * outputs + columns.start;
-        y[start..start + width].copy_from_slice(&flat[..width]);
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use proptest::prelude::*;
 
     fn numbers(count: usize, seed: u64) -> Vec<f32> {
         let mut state = seed.wrapping_mul(2).wrapping_add(1);
@@ -268,22 +130,6 @@ mod tests {
                 (state >> 40) as f32 / 16_777_216.0 - 0.5
             })
             .collect()
-    }
-
-    proptest! {
-        #[test]
-        fn panels_agree_with_running_fused_sums_whatever_the_batch(rows in 1usize..40, inputs in 1usize..70, outputs in 1usize..100, seed in 0u64..1000) {
-            let (weight, x) = (numbers(outputs * inputs, seed), numbers(rows * inputs, seed + 1));
-            let packed = PackedWeight::new(&weight, outputs, inputs, None);
-            let mut y = vec![f32::NAN; rows * outputs];
-            packed.apply(&x, &mut y);
-            for row in 0..rows {
-                for output in 0..outputs {
-                    let exact = (0..inputs).fold(0f32, |sum, k| x[row * inputs + k].mul_add(weight[output * inputs + k], sum));
-                    prop_assert_eq!(y[row * outputs + output].to_bits(), exact.to_bits());
-                }
-            }
-        }
     }
 
     #[test]

@@ -4,13 +4,13 @@
 #![allow(clippy::unwrap_used, reason = "a test stops where it cannot go on")]
 
 use rzero_algo::seed::{StreamKey, random_stream, uniform_f64};
-use rzero_model::decoder::{Decoder, Scratch};
+use rzero_model::decoder::Decoder;
 use rzero_model::device::{Accelerator, DeviceModel, Precision, generate_on_device};
 use rzero_model::engine::{Completion, Request, Work, generate};
 use rzero_model::training::{Keep, PackedSequences, TrainingModel};
 use rzero_model::{ModelConfig, ModelError, Weights};
 use rzero_schema::profile::SamplingSettings;
-use rzero_schema::vocab::{FinishReason, Phase};
+use rzero_schema::vocab::{FinishReason, Phase, WeightFormat};
 use serde_json::{Value, json};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
@@ -84,7 +84,7 @@ fn logits_after_a_prompt_are_the_decoders() {
     for weights in all_models() {
         let device = on_device(&weights);
         for length in [1, 2, 13, 50] {
-            let expected = Decoder::new(&weights, POSITIONS).prefill(&tokens[..length], &mut Scratch::default()).logits;
+            let expected = Decoder::new(&weights, POSITIONS, WeightFormat::F32).logits_after(&tokens[..length]);
             let actual = device.prefill(&tokens[..length]).unwrap().logits;
             let difference = worst(&actual, &expected);
             assert!(difference < 1e-4, "{:?}, {length} tokens: differs by {difference}", weights.config.family);
@@ -97,7 +97,7 @@ fn logits_after_a_prompt_are_the_decoders() {
 fn a_long_prompt_gives_the_decoders_logits() {
     let weights = model("Qwen3ForCausalLM", true, 1400);
     let tokens: Vec<u32> = (0..1300).map(|i| (i * i + 3) % VOCAB as u32).collect();
-    let expected = Decoder::new(&weights, 1400).prefill(&tokens, &mut Scratch::default()).logits;
+    let expected = Decoder::new(&weights, 1400, WeightFormat::F32).logits_after(&tokens);
     let actual = on_device(&weights).prefill(&tokens).unwrap().logits;
     assert!(worst(&actual, &expected) < 1e-4, "differs by {}", worst(&actual, &expected));
 }
@@ -116,7 +116,7 @@ fn assert_same(actual: &[Vec<Completion>], expected: &[Vec<Completion>], what: &
 #[test]
 fn completions_are_those_of_the_cpu_for_any_batch_size_and_any_threads() {
     for weights in all_models() {
-        let decoder = Decoder::new(&weights, POSITIONS);
+        let decoder = Decoder::new(&weights, POSITIONS, WeightFormat::F32);
         let device = on_device(&weights);
         let requests = requests(7, 5);
         for temperature in [0.0, 1.0] {

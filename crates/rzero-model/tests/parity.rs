@@ -5,13 +5,15 @@
 
 use candle_core::{D, DType, Device, Tensor};
 use rzero_algo::seed::{StreamKey, random_stream, uniform_f64};
-use rzero_model::decoder::{Decoder, Scratch};
-use rzero_model::engine::{Request, Work, generate};
+use rzero_model::decoder::Decoder;
+use rzero_model::engine::{Request, Work, generate, generate_in_teams};
+use rzero_model::panels::PackedWeight;
 use rzero_model::reference::ReferenceModel;
+use rzero_model::tensor_file;
 use rzero_model::training::{Keep, PackedSequences, TrainingModel};
 use rzero_model::{ModelConfig, Weights};
 use rzero_schema::profile::SamplingSettings;
-use rzero_schema::vocab::Phase;
+use rzero_schema::vocab::{FloatType, Phase, WeightFormat};
 use serde_json::json;
 use std::sync::atomic::AtomicBool;
 
@@ -143,8 +145,8 @@ fn the_plain_twin_and_the_decoder_give_the_logits_of_candle_transformers() {
         let twin = ReferenceModel::new(&weights).unwrap().logits(&tokens).unwrap();
         let twin = twin.get(tokens.len() - 1).unwrap().to_dtype(DType::F32).unwrap().to_vec1::<f32>().unwrap();
         assert!(worst(&theirs, &twin) < 1e-5, "{:?}: twin differs by {}", weights.config.family, worst(&theirs, &twin));
-        let decoder = Decoder::new(&weights, 64);
-        let ours = decoder.prefill(&tokens, &mut Scratch::default()).logits;
+        let decoder = Decoder::new(&weights, 64, WeightFormat::F32);
+        let ours = decoder.logits_after(&tokens);
         assert!(worst(&theirs, &ours) < 1e-5, "{:?}: decoder differs by {}", weights.config.family, worst(&theirs, &ours));
     }
 }
@@ -223,7 +225,7 @@ fn completions_do_not_depend_on_batch_size_or_threads_and_carry_the_trainers_log
     let sampling = SamplingSettings { temperature: 1.0, top_k: 0, top_p: 1.0, max_tokens: 12 };
     let interrupt = AtomicBool::new(false);
     for weights in all_models() {
-        let decoder = Decoder::new(&weights, 64);
+        let decoder = Decoder::new(&weights, 64, WeightFormat::F32);
         let requests = requests(7, 5);
         let run = |threads, batch_size| {
             generate(&decoder, &requests, &sampling, Work { threads, batch_size, interrupt: &interrupt }, &|_| ()).unwrap()
@@ -231,6 +233,12 @@ fn completions_do_not_depend_on_batch_size_or_threads_and_carry_the_trainers_log
         let expected = run(1, 1);
         for (threads, batch_size) in [(1, 4), (2, 3), (3, 64)] {
             assert_eq!(run(threads, batch_size), expected);
+        }
+        // As a large model is decoded: all threads, or some, at one token together.
+        for (threads, team_size, batch_size) in [(2, 2, 1), (3, 3, 5), (4, 2, 4)] {
+            let work = Work { threads, batch_size, interrupt: &interrupt };
+            let together = generate_in_teams(&decoder, &requests, &sampling, work, team_size, &|_| ()).unwrap();
+            assert_eq!(together, expected);
         }
         let mut batch = PackedSequences::default();
         let mut logprobs = Vec::new();
@@ -247,11 +255,41 @@ fn completions_do_not_depend_on_batch_size_or_threads_and_carry_the_trainers_log
 }
 
 #[test]
+fn a_narrow_format_is_the_model_with_rounded_weights() {
+    let sampling = SamplingSettings { temperature: 0.8, top_k: 12, top_p: 0.9, max_tokens: 12 };
+    let interrupt = AtomicBool::new(false);
+    let work = Work { threads: 2, batch_size: 4, interrupt: &interrupt };
+    for weights in all_models() {
+        let mut rounded = weights.clone();
+        for parameter in weights.layout.parameters.iter().filter(|parameter| parameter.is_matrix()) {
+            let values = &mut rounded.values[parameter.range.clone()];
+            let packed = PackedWeight::new(values, parameter.shape[0], parameter.shape[1], None, WeightFormat::Q8).rounded();
+            values.copy_from_slice(&packed);
+        }
+        // An embedding of its own is looked up, not multiplied with, and stays as it is.
+        if !weights.config.is_tied {
+            let range = weights.layout.embedding.clone();
+            rounded.values[range.clone()].copy_from_slice(&weights.values[range]);
+        }
+        let narrow = Decoder::new(&weights, 64, WeightFormat::Q8);
+        let wide = Decoder::new(&rounded, 64, WeightFormat::F32);
+        let completions = generate(&narrow, &requests(5, 3), &sampling, work, &|_| ()).unwrap();
+        assert_eq!(completions, generate(&wide, &requests(5, 3), &sampling, work, &|_| ()).unwrap());
+
+        tensor_file::round(&mut rounded.values, FloatType::Bf16);
+        let narrow = Decoder::new(&rounded, 64, WeightFormat::Bf16);
+        let wide = Decoder::new(&rounded, 64, WeightFormat::F32);
+        let completions = generate(&narrow, &requests(5, 3), &sampling, work, &|_| ()).unwrap();
+        assert_eq!(completions, generate(&wide, &requests(5, 3), &sampling, work, &|_| ()).unwrap());
+    }
+}
+
+#[test]
 fn greedy_decoding_is_the_argmax_of_the_plain_twin() {
     let weights = model("Qwen3ForCausalLM", true);
     let sampling = SamplingSettings { temperature: 0.0, top_k: 0, top_p: 1.0, max_tokens: 10 };
     let interrupt = AtomicBool::new(false);
-    let decoder = Decoder::new(&weights, 64);
+    let decoder = Decoder::new(&weights, 64, WeightFormat::F32);
     let requests = requests(3, 1);
     let work = Work { threads: 2, batch_size: 2, interrupt: &interrupt };
     let completions = generate(&decoder, &requests, &sampling, work, &|_| ()).unwrap();
@@ -269,7 +307,7 @@ fn greedy_decoding_is_the_argmax_of_the_plain_twin() {
 #[test]
 fn bad_prompts_are_refused_and_an_interrupt_stops() {
     let weights = model("LlamaForCausalLM", true);
-    let decoder = Decoder::new(&weights, 64);
+    let decoder = Decoder::new(&weights, 64, WeightFormat::F32);
     let sampling = SamplingSettings { temperature: 1.0, top_k: 0, top_p: 1.0, max_tokens: 100 };
     let run = |prompt: Vec<u32>, is_interrupted: bool| {
         let interrupt = AtomicBool::new(is_interrupted);
@@ -291,7 +329,7 @@ fn prompts_that_begin_alike_give_what_each_gives_by_itself() {
     let interrupt = AtomicBool::new(false);
     let work = Work { threads: 2, batch_size: 3, interrupt: &interrupt };
     let weights = model("Qwen2ForCausalLM", true);
-    let decoder = Decoder::new(&weights, 64);
+    let decoder = Decoder::new(&weights, 64, WeightFormat::F32);
     // The last prompt is the beginning of the others.
     let requests: Vec<Request> = (0..5u32)
         .map(|row| Request {

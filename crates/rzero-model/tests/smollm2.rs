@@ -6,9 +6,10 @@
 #![allow(clippy::unwrap_used, reason = "a test stops where it cannot go on")]
 
 use rzero_model::Weights;
-use rzero_model::decoder::{Decoder, Scratch};
+use rzero_model::decoder::Decoder;
 use rzero_model::tokenizer::Tokenizer;
 use rzero_model::training::{PackedSequences, TrainingModel};
+use rzero_schema::vocab::WeightFormat;
 use std::path::PathBuf;
 use support::{Golden, fixtures, greedy, workspace};
 
@@ -45,11 +46,11 @@ fn it_reads_and_writes_as_it_does_in_transformers() {
     let mut weights = Weights::read(&folder).unwrap();
     // The expected texts go on past a stop token, so that each is as long as the others.
     weights.config.eos_tokens.clear();
-    let decoder = Decoder::new(&weights, 256);
+    let decoder = Decoder::new(&weights, 256, WeightFormat::F32);
     let mut num_logits = 0;
     for case in &cases {
         let Some(largest) = case.within("largest") else { continue };
-        let logits = decoder.prefill(&case.tokens("prompt"), &mut Scratch::default()).logits;
+        let logits = decoder.logits_after(&case.tokens("prompt"));
         let tokens = largest.tokens("tokens");
         for (token, expected) in tokens.iter().zip(largest.floats("logits")) {
             let difference = (logits[*token as usize] - expected).abs();

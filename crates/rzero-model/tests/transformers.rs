@@ -5,11 +5,11 @@
 
 #![allow(clippy::unwrap_used, reason = "a test stops where it cannot go on")]
 
-use rzero_model::decoder::{Decoder, Scratch};
+use rzero_model::decoder::Decoder;
 use rzero_model::tokenizer::Tokenizer;
 use rzero_model::training::{Keep, PackedSequences, TrainingModel};
 use rzero_model::{ModelConfig, Weights};
-use rzero_schema::vocab::FinishReason;
+use rzero_schema::vocab::{FinishReason, WeightFormat};
 use std::path::PathBuf;
 use support::{Golden, fixtures, greedy, workspace, worst};
 
@@ -50,11 +50,11 @@ fn models() -> impl Iterator<Item = (&'static str, Weights, Golden)> {
 fn logits_of_a_prompt_and_of_its_beginnings_are_the_same() {
     for (name, weights, golden) in models() {
         let prompt = golden.tokens("prompt");
-        let decoder = Decoder::new(&weights, weights.config.max_positions);
+        let decoder = Decoder::new(&weights, weights.config.max_positions, WeightFormat::F32);
         let positions = golden.tokens("positions");
         assert_eq!(positions.last().map(|last| *last as usize + 1), Some(prompt.len()));
         for (position, expected) in positions.into_iter().zip(golden.rows("logits")) {
-            let logits = decoder.prefill(&prompt[..=position as usize], &mut Scratch::default()).logits;
+            let logits = decoder.logits_after(&prompt[..=position as usize]);
             let difference = worst(&logits, &expected);
             assert!(difference < TOLERANCE, "{name}: logits at position {position} differ by {difference:e}");
         }
@@ -66,7 +66,7 @@ fn greedy_texts_are_the_same_and_end_where_any_of_the_stop_tokens_ends_them() {
     let mut num_stopped = 0;
     for (name, weights, golden) in models() {
         let expected = golden.tokens("greedy");
-        let decoder = Decoder::new(&weights, weights.config.max_positions);
+        let decoder = Decoder::new(&weights, weights.config.max_positions, WeightFormat::F32);
         let completion = &greedy(&decoder, &[golden.tokens("prompt")], 24)[0];
         assert_eq!(completion.tokens, expected, "{name}: another text");
         let is_ended = weights.config.eos_tokens.contains(&expected[expected.len() - 1]);
@@ -163,13 +163,13 @@ fn the_embedded_model_writes_what_it_writes_in_transformers() {
     let tiny = workspace().join("data/models/tiny");
     let weights = Weights::read(&tiny).unwrap();
     let tokenizer = Tokenizer::read(&tiny).unwrap();
-    let decoder = Decoder::new(&weights, weights.config.max_positions);
+    let decoder = Decoder::new(&weights, weights.config.max_positions, WeightFormat::F32);
     let cases = Golden::read(&fixtures().join("embedded.json")).cases();
     assert!(cases.len() >= 6);
     for case in cases {
         let (text, prompt) = (case.text("text"), case.tokens("prompt"));
         assert_eq!(tokenizer.encode(&text).unwrap(), prompt, "{text}");
-        let difference = worst(&decoder.prefill(&prompt, &mut Scratch::default()).logits, &case.floats("logits"));
+        let difference = worst(&decoder.logits_after(&prompt), &case.floats("logits"));
         assert!(difference < TOLERANCE, "{text}: logits differ by {difference:e}");
         let completion = &greedy(&decoder, &[prompt], 40)[0];
         assert_eq!(completion.tokens, case.tokens("greedy"), "{text}: another text");

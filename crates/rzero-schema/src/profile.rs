@@ -4,7 +4,7 @@
 //! the file is read into these types, so an override is checked like the file itself. [`Profile::check`] refuses numbers without sense.
 
 pub use crate::evaluation_profile::{BenchmarkSettings, EvalSettings, GroupSettings, JudgeSettings, ProbeSettings};
-use crate::vocab::{BleuTokens, DomainKind, FloatType, LoraTarget, LossNormalization, RewardVariant, StartFrom};
+use crate::vocab::{BleuTokens, DomainKind, FloatType, LoraTarget, LossNormalization, RewardVariant, StartFrom, WeightFormat};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -46,7 +46,7 @@ pub struct Profile {
     pub model: ModelSettings,
     /// What counts as a question and how answers are read.
     pub domain: DomainSettings,
-    /// Generation engine, without influence on what is generated.
+    /// Generation engine.
     pub engine: EngineSettings,
     /// Challenger phase.
     pub challenger: ChallengerSettings,
@@ -109,8 +109,11 @@ pub struct DomainSettings {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct EngineSettings {
-    /// Sequences that decode side by side on one thread.
+    /// Sequences that decode side by side, for each thread; without influence on what is generated.
     pub batch_size: usize,
+    /// How the weights are held that sample. Anything but f32 makes another policy than the one that is trained, unless checkpoints are stored so
+    /// too: rollouts carry its log-probabilities, and the loss the ratio to them.
+    pub weights: WeightFormat,
     /// Rows of a work unit: shards are sets of whole units.
     pub unit_rows: u64,
 }

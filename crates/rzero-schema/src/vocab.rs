@@ -334,6 +334,18 @@ vocabulary! {
     }
 }
 
+vocabulary! {
+    /// How the engine holds the weights that it samples with; sums are 32-bit in any case.
+    WeightFormat {
+        /// As they are.
+        F32 = "f32",
+        /// Rounded to 16 bits, eight of them exponent.
+        Bf16 = "bf16",
+        /// 8-bit codes with a scale for every output and 64 inputs.
+        Q8 = "q8",
+    }
+}
+
 impl FloatType {
     /// As config.json calls it.
     #[must_use]

@@ -2,7 +2,6 @@
 
 use crate::console::Progress;
 use crate::context::StageContext;
-use crate::device::DeviceChoice;
 use crate::exit::StageFailure;
 use crate::interrupt::Interrupted;
 use crate::prompt::Prompt;
@@ -13,6 +12,7 @@ use rzero_model::engine::{Completion, OnCompletion, Request, Work, generate};
 use rzero_model::tokenizer::{Decoded, Tokenizer};
 use rzero_model::{ModelError, Weights};
 use rzero_schema::profile::SamplingSettings;
+use rzero_schema::vocab::WeightFormat;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
@@ -115,7 +115,7 @@ impl Policy {
             }
         }
         let longest = prompts.iter().map(Vec::len).max().unwrap_or(0) + sampling.max_tokens;
-        let engine = Engine::new(context.device, &self.weights, longest.min(positions))?;
+        let engine = Engine::new(context, &self.weights, longest.min(positions))?;
         let (started, tokens) = (Instant::now(), AtomicU64::new(0));
         let on_completion = |count: usize| {
             let tokens = tokens.fetch_add(count as u64, Ordering::Relaxed) + count as u64;
@@ -168,11 +168,20 @@ enum Engine {
 }
 
 impl Engine {
-    fn new(device: DeviceChoice, weights: &Weights, longest: usize) -> anyhow::Result<Self> {
-        Ok(match device.open()? {
-            None => Self::Host(Decoder::new(weights, longest)),
-            Some(accelerator) => Self::Device(DeviceModel::new(weights, &accelerator, longest)?),
-        })
+    fn new(context: &StageContext, weights: &Weights, longest: usize) -> anyhow::Result<Self> {
+        let format = context.profile.engine.weights;
+        match context.device.open()? {
+            None => Ok(Self::Host(Decoder::new(weights, longest, format))),
+            Some(accelerator) if format == WeightFormat::F32 => {
+                Ok(Self::Device(DeviceModel::new(weights, &accelerator, longest)?))
+            }
+            Some(_) => {
+                let message = format!("engine.weights is {format}, which only the CPU's engine knows");
+                let hint =
+                    "--set engine.weights=f32 in every stage of the run; a device samples in the number type that it computes in";
+                Err(StageFailure::usage(message).hint(hint).into())
+            }
+        }
     }
 
     fn generate(

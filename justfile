@@ -4,6 +4,7 @@
 # What stands where:  pipelines/loop.just   the order of everything: phases, iterations
 #                     pipelines/stages.just one recipe for each stage
 #                     pipelines/make.just   the embedded model, the held-out ladder, the schemas
+#                     pipelines/bench.just  the benchmarks beside the peers
 #                     pipelines/stage.bash  how a recipe runs a stage
 
 set script-interpreter := ["bash", "-euo", "pipefail"]
@@ -11,6 +12,7 @@ set script-interpreter := ["bash", "-euo", "pipefail"]
 import 'pipelines/loop.just'
 import 'pipelines/stages.just'
 import 'pipelines/make.just'
+import 'pipelines/bench.just'
 
 # Every number of a run: pipelines/profiles/NAME.toml
 profile := "tiny"

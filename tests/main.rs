@@ -10,6 +10,7 @@
 //! | `hostile_model.rs` | what becomes of a model that writes nonsense |
 //! | `conversation.rs` | prompts that are conversations, written by a model's chat template |
 //! | `benchmarks.rs` | made-up benchmarks through the real `eval`, its comparison and the summary |
+//! | `bench.rs` | what `just bench` makes of its raw runs |
 //! | `just.rs` | how the others call `just` |
 //!
 //! `fixtures/` holds inputs and says where they come from, `snapshots/` what commands are expected to print.
@@ -18,6 +19,7 @@
 
 mod accelerator;
 mod at_size;
+mod bench;
 mod benchmarks;
 mod conversation;
 mod dag;

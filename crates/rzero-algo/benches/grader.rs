@@ -1,7 +1,7 @@
 //! Pairs a second of the grader, and votes.
 //!
 //! `cargo bench --bench grader`. "Ordinary pairs" are the answers of this crate's pairs of known verdict, one in four, and the plain numbers that most
-//! benchmarks have, three in four; they are graded on all threads, as `grade` and `eval` do. `pipelines/bench-grader` times
+//! benchmarks have, three in four; they are graded on all threads, as `grade` and `eval` do. `just bench grading` times
 //! math-verify on the same pairs.
 
 #![allow(missing_docs, reason = "criterion's macros make the functions public")]

@@ -8,17 +8,21 @@
 //! decode workload --model DIR --threads 2 --weights f32 --file PROMPTS --samples 10 --tokens 96 --batch 64 --temperature 0.6 --top-k 40
 //! ```
 //!
-//! Each prints lines of JSON. `batches` counts the time of decoding alone: that of a run which writes one token more than asked, less
-//! that of a run which writes one. `workload` counts everything from the first prompt to the last answer. PROMPTS is a list of lists of token
+//! Each prints lines of JSON. `batches` counts the time of decoding alone. With a shared prompt it is that of a run of the engine which writes one
+//! token more than asked, less that of a run which writes one; with own prompts, whose prefill is as long as all the rest, the engine's steps
+//! are taken one by one. `workload` counts everything from the first prompt to the last answer. PROMPTS is a list of lists of token
 //! ids, CONVERSATION `{"messages": [[role, content], ...], "questions": [...]}`; the last message holds `{question}`.
 
 #![allow(clippy::print_stdout, reason = "what is measured is the product of this program")]
 
 use rzero_algo::seed::{RandomStream, StreamKey, random_stream};
 use rzero_model::chat_template::{ChatTemplate, Message, RenderOptions, Role};
-use rzero_model::decoder::Decoder;
+use rzero_model::decoder::{Decoder, Scratch, Sequence};
 use rzero_model::engine::{Completion, Request, Work, generate};
+use rzero_model::kv_cache::KvCache;
 use rzero_model::matmul::{Matrix, Store, multiply};
+use rzero_model::sampler::Sampler;
+use rzero_model::team::with_team;
 use rzero_model::tokenizer::Tokenizer;
 use rzero_model::weights::Weights;
 use rzero_schema::profile::SamplingSettings;
@@ -29,6 +33,7 @@ use std::error::Error;
 use std::path::Path;
 use std::str::FromStr;
 use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 /// As in the binaries.
@@ -176,33 +181,67 @@ fn peak(flags: &Flags) -> Outcome {
 
 fn batches(flags: &Flags) -> Outcome {
     let (prompt, tokens): (usize, usize) = (flags.number("prompt")?, flags.number("tokens")?);
-    let is_shared = flags.text("prompts")? == "shared";
+    let kind = flags.text("prompts")?;
     let engine = Engine::new(flags, prompt + tokens + 1, Stops::Ignored)?;
-    let vocabulary = engine.decoder.config().vocab_size;
     for batch in flags.text("batches")?.split(',') {
         let batch: usize = batch.parse()?;
-        let requests: Vec<Request> = if is_shared {
-            vec![request(made_up_prompt(1, prompt, vocabulary), 0, batch)]
-        } else {
-            (0..batch).map(|row| request(made_up_prompt(row, prompt, vocabulary), row, 1)).collect()
+        let seconds = match kind {
+            "shared" => shared_prompt_seconds(&engine, batch, prompt, tokens)?,
+            "own" => own_prompts_seconds(&engine, batch, prompt, tokens),
+            other => return Err(format!("prompts are shared or own, not {other}").into()),
         };
-        let seconds = |max_tokens: usize| -> Outcome<f64> {
-            let sampling = SamplingSettings { temperature: 1.0, top_k: 0, top_p: 1.0, max_tokens };
-            let (completions, seconds) = engine.complete(&requests, &sampling, batch)?;
-            let is_whole = completions.iter().flatten().all(|completion| completion.tokens.len() == max_tokens);
-            if is_whole { Ok(seconds) } else { Err("a completion ended early".into()) }
-        };
-        let prefill = seconds(1)?.min(seconds(1)?);
-        let all = seconds(tokens + 1)?;
-        let rate = (batch * tokens) as f64 / (all - prefill);
         let line = json!({
-            "case": format!("decode-{}/{batch}", if is_shared { "shared" } else { "own" }), "setting": engine.weights,
-            "value": rate, "unit": "tokens/s", "threads": engine.threads, "batch": batch, "prompt": prompt, "tokens": tokens,
-            "prefill_s": prefill, "all_s": all, "flops_per_token": 2 * engine.parameters_a_token,
+            "case": format!("decode-{kind}/{batch}"), "setting": engine.weights, "value": (batch * tokens) as f64 / seconds,
+            "unit": "tokens/s", "threads": engine.threads, "batch": batch, "prompt": prompt, "tokens": tokens,
+            "seconds": seconds, "flops_per_token": 2 * engine.parameters_a_token,
         });
         println!("{line}");
     }
     Ok(())
+}
+
+/// As the models of a run are sampled from.
+fn plain_sampling(max_tokens: usize) -> SamplingSettings {
+    SamplingSettings { temperature: 1.0, top_k: 0, top_p: 1.0, max_tokens }
+}
+
+fn shared_prompt_seconds(engine: &Engine, batch: usize, prompt: usize, tokens: usize) -> Outcome<f64> {
+    let requests = vec![request(made_up_prompt(1, prompt, engine.decoder.config().vocab_size), 0, batch)];
+    let seconds = |max_tokens: usize| -> Outcome<f64> {
+        let (completions, seconds) = engine.complete(&requests, &plain_sampling(max_tokens), batch)?;
+        let is_whole = completions.iter().flatten().all(|completion| completion.tokens.len() == max_tokens);
+        if is_whole { Ok(seconds) } else { Err("a completion ended early".into()) }
+    };
+    let prefill = seconds(1)?.min(seconds(1)?);
+    Ok(seconds(tokens + 1)? - prefill)
+}
+
+fn own_prompts_seconds(engine: &Engine, batch: usize, prompt: usize, tokens: usize) -> f64 {
+    let (decoder, vocabulary) = (&engine.decoder, engine.decoder.config().vocab_size);
+    with_team(engine.threads, |team| {
+        let samplers: Vec<Mutex<Sampler>> = (0..team.size()).map(|_| Mutex::new(Sampler::new(&plain_sampling(tokens)))).collect();
+        let sampler_of = |member: usize| samplers[member].lock().unwrap_or_else(PoisonError::into_inner);
+        let mut scratch = Scratch::default();
+        let mut all: Vec<(Sequence, RandomStream)> = (0..batch)
+            .map(|row| {
+                let prefix = Arc::new(decoder.prefill(&made_up_prompt(row, prompt, vocabulary), team, &mut scratch));
+                let mut stream = stream(row, 0);
+                let token = sampler_of(0).draw(&prefix.logits, &mut stream).token;
+                (Sequence { prefix, own: KvCache::new(decoder.config()), token }, stream)
+            })
+            .collect();
+        let start = Instant::now();
+        for _ in 0..tokens {
+            let mut sequences: Vec<&mut Sequence> = all.iter_mut().map(|(sequence, _)| sequence).collect();
+            decoder.step(&mut sequences, team, &mut scratch);
+            let logits = scratch.logits();
+            team.split(&mut all, 1, |member, row, one| {
+                let (sequence, stream) = &mut one[0];
+                sequence.token = sampler_of(member).draw_from(logits.row(row), logits.largest(row), stream).token;
+            });
+        }
+        start.elapsed().as_secs_f64()
+    })
 }
 
 fn prompts_of(value: &Value) -> Outcome<Vec<Vec<u32>>> {

@@ -85,7 +85,7 @@ def vote_label_duckdb(folder, output, threads):
                 class_answers[1] AS pseudo_label,
                 coalesce(class_counts[1], 0) / num_samples AS vote_share,
                 (coalesce(class_counts[1], 0)::INTEGER - coalesce(class_counts[2], 0)::INTEGER) / num_samples AS margin,
-                coalesce(list_sum(list_transform(class_counts, c -> -(c / num_parsed) * ln(c / num_parsed))), 0) AS vote_entropy,
+                coalesce(list_sum(list_transform(class_counts, lambda c: -(c / num_parsed) * ln(c / num_parsed))), 0) AS vote_entropy,
                 num_samples::UINTEGER AS num_samples,
                 num_parsed::UINTEGER AS num_parsed,
                 num_truncated::UINTEGER AS num_truncated,
@@ -327,7 +327,7 @@ def main():
         run = f"{arguments.folder}/{'votes' if case == 'vote-label' else 'candidates'}"
         stage, table = ("solve-sample", "rollouts") if case == "vote-label" else ("challenge-gen", "challenges")
         count = duckdb_connection(1).execute(f"SELECT count(*) FROM read_parquet({parts(run, stage, table)})").fetchone()[0]
-        size = round(count / 1e6) if count >= 1e6 else None
+        size = round(count / 1e6)
         print(
             json.dumps(
                 {

@@ -4,6 +4,7 @@
 //! questions with NLTK and scikit-learn. Questions have 60 words; most are variations on a template, some stand alone.
 
 #![allow(clippy::unwrap_used, reason = "a benchmark stops where it cannot go on")]
+#![allow(clippy::print_stdout, reason = "figures are what it is for")]
 
 use rzero_algo::repetition::{NO_CLUSTER, repetition};
 use rzero_schema::vocab::BleuTokens;
@@ -16,7 +17,8 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 const NUM_WORDS: usize = 60;
 const VOCABULARY: u64 = 2_000;
-const NUM_TEMPLATES: u64 = 200;
+/// Questions to a template.
+const PER_TEMPLATE: u64 = 10;
 const THRESHOLD: f64 = 0.5;
 
 fn main() {
@@ -27,7 +29,7 @@ fn main() {
     if let Some(threads) = value("--threads") {
         rayon::ThreadPoolBuilder::new().num_threads(threads.parse().unwrap()).build_global().unwrap();
     }
-    let questions: Vec<String> = (0..num_questions as u64).map(question).collect();
+    let questions: Vec<String> = (0..num_questions as u64).map(|row| question(row, num_questions as u64 / PER_TEMPLATE)).collect();
     let asked: Vec<Option<&str>> = questions.iter().map(|question| Some(question.as_str())).collect();
     let cluster = || repetition(black_box(&asked), BleuTokens::Whitespace, THRESHOLD, num_questions).cluster;
 
@@ -73,13 +75,14 @@ fn word(seed: u64) -> String {
     format!("w{}", VOCABULARY - 1 - draw.isqrt())
 }
 
-fn question(row: u64) -> String {
-    let template = mixed(row, 1) % (NUM_TEMPLATES + NUM_TEMPLATES / 4);
-    // From 5 to 45 words in a hundred are the question's own.
-    let own_share = 5 + mixed(row, 2) % 41;
+/// One question in five follows no template.
+fn question(row: u64, num_templates: u64) -> String {
+    let template = mixed(row, 1) % (num_templates + num_templates / 4).max(1);
+    // From 1 to 30 words in a hundred are the question's own.
+    let own_share = 1 + mixed(row, 2) % 30;
     let words: Vec<String> = (0..NUM_WORDS as u64)
         .map(|at| {
-            let is_own = template >= NUM_TEMPLATES || mixed(row, 100 + at) % 100 < own_share;
+            let is_own = template >= num_templates || mixed(row, 100 + at) % 100 < own_share;
             word(if is_own { mixed(row, 1_000 + at) } else { mixed(template, 2_000 + at) })
         })
         .collect();

@@ -242,7 +242,7 @@ fn long_rows_end_a_row_group_early() {
     let path = folder.path().join("part.parquet");
     // Equal texts are small once they are encoded, and large when they are read.
     let text = "x".repeat(40_000);
-    let row = |row| Challenge {
+    let row = |row: u64| Challenge {
         challenge_id: row.to_string(),
         row,
         challenge_status: "ok".to_owned(),

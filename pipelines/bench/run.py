@@ -66,8 +66,10 @@ class Bench:
             "just": self.args.just,
         }  # fmt: skip
         argv = [word for experiment in experiments for command in (*experiment.ours, *experiment.peer) for word in command.argv]
-        if any(word in BENCHES for word in argv):
+        given = dict(word.split("=", 1) for word in self.args.executable)
+        if any(word in BENCHES and word.strip("{}") not in given for word in argv):
             self.words |= built_benches()
+        self.words |= given
         if "{cache}/prompts.json" in argv and (self.model / "config.json").is_file():
             self.render_prompts()
 
@@ -199,6 +201,7 @@ def parse(words: list[str]) -> argparse.Namespace:
     parser.add_argument("--out", type=Path, help="results folder")
     parser.add_argument("--bin", type=Path, help="folder of the stage binaries")
     parser.add_argument("--just", default=os.environ.get("RZERO_JUST", shutil.which("just") or "just"))
+    parser.add_argument("--executable", action="append", default=[], metavar="NAME=PATH", help="a bench that is built already")
     parser.add_argument("--through", default="", help="what each measured command is run through, for example `nice -n -5`, or a queue")
     return parser.parse_args(words)
 

@@ -145,7 +145,7 @@ class Bench:
         for number in range(1, rounds + 1):
             for side, commands in (("ours", experiment.ours), ("peer", experiment.peer)):
                 for command in commands:
-                    if self.args.only in ("", side) and self.args.commands in command.name:
+                    if self.args.only in ("", side) and re.search(self.args.commands, command.name):
                         self.run_command(experiment, command, side, number)
 
     def conclude(self) -> None:
@@ -195,7 +195,7 @@ def parse(words: list[str]) -> argparse.Namespace:
     parser.add_argument("--render", action="store_true", help="measure nothing")
     parser.add_argument("--readme", action="store_true", help="put the table into README.md as well")
     parser.add_argument("--only", choices=["", "ours", "peer"], default="", help="one side")
-    parser.add_argument("--commands", default="", help="commands whose names hold this")
+    parser.add_argument("--commands", default="", help="commands whose names match this pattern")
     parser.add_argument("--rounds", type=int, default=0, help="in place of the experiment's own number")
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--out", type=Path, help="results folder")

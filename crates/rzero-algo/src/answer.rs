@@ -7,8 +7,9 @@ mod extract;
 pub use extract::{BOX_OPEN, extract_answer, extract_boxed};
 
 use crate::arithmetic;
-use crate::normalize::{canonical_form, literal_number};
+use crate::normalize::{canonical_form, is_canonical_integer, literal_number};
 use rzero_schema::vocab::{AnswerStatus, ChallengeStatus, DomainKind, Extraction, FinishReason};
+use std::borrow::Cow;
 
 /// How a question begins.
 pub const QUESTION_OPEN: &str = "<question>";
@@ -41,17 +42,30 @@ pub struct ReadAnswer {
 /// and a length limit must not decide a label.
 #[must_use]
 pub fn read_answer(completion: &str, finish: FinishReason, rule: &AnswerRule) -> ReadAnswer {
-    if finish == FinishReason::Length {
-        return ReadAnswer { status: AnswerStatus::Truncated, answer: None };
-    }
-    let form = extract_answer(completion, rule.extraction).and_then(|content| match rule.kind {
-        DomainKind::Text => canonical_form(&content, rule.max_chars).map(|form| form.to_string()),
-        // Where every answer is a number, words and unfinished sums are no answers.
-        DomainKind::Arithmetic | DomainKind::Words => literal_number(&content, rule.max_chars).map(|number| number.to_string()),
-    });
-    match form {
-        Ok(answer) => ReadAnswer { status: AnswerStatus::Parsed, answer: Some(answer) },
+    match answer_form(completion, finish, rule) {
+        Ok(answer) => ReadAnswer { status: AnswerStatus::Parsed, answer: Some(answer.into_owned()) },
         Err(status) => ReadAnswer { status, answer: None },
+    }
+}
+
+/// The canonical form that [`read_answer`] gives, borrowed where the completion holds it as it is.
+///
+/// # Errors
+/// Why there is no answer.
+pub fn answer_form<'a>(completion: &'a str, finish: FinishReason, rule: &AnswerRule) -> Result<Cow<'a, str>, AnswerStatus> {
+    if finish == FinishReason::Length {
+        return Err(AnswerStatus::Truncated);
+    }
+    let content = extract_answer(completion, rule.extraction)?;
+    if content.len() <= rule.max_chars && is_canonical_integer(&content) {
+        return Ok(content);
+    }
+    match rule.kind {
+        DomainKind::Text => canonical_form(&content, rule.max_chars).map(|form| form.to_string().into()),
+        // Where every answer is a number, words and unfinished sums are no answers.
+        DomainKind::Arithmetic | DomainKind::Words => {
+            literal_number(&content, rule.max_chars).map(|number| number.to_string().into())
+        }
     }
 }
 
@@ -245,6 +259,20 @@ mod tests {
                     prop_assert!(!read.question.is_empty() && !read.proposed_answer.is_empty());
                     prop_assert!(read.question.chars().count() <= rule.max_question_chars);
                 }
+            }
+        }
+
+        #[test]
+        fn whole_numbers_are_read_as_by_the_readers_of_numbers_and_of_forms(text in "-?0{0,2}[0-9]{1,20}(\\.0)?") {
+            let completion = format!("\\boxed{{{text}}}");
+            for kind in [DomainKind::Arithmetic, DomainKind::Text] {
+                let slowly = match kind {
+                    DomainKind::Text => canonical_form(&text, 12).map(|form| form.to_string()),
+                    _ => literal_number(&text, 12).map(|number| number.to_string()),
+                };
+                let rule = AnswerRule { kind, max_chars: 12, extraction: Extraction::Box };
+                let read = answer_form(&completion, FinishReason::Stop, &rule).map(Cow::into_owned);
+                prop_assert_eq!(read, slowly);
             }
         }
 

@@ -103,6 +103,13 @@ pub fn literal_number(raw: &str, max_chars: usize) -> Result<BigRational, Answer
     }
 }
 
+/// Whether a text is a whole number of at most 18 digits in its canonical form, whatever kind of answer is asked for. Most answers are.
+pub(crate) fn is_canonical_integer(text: &str) -> bool {
+    let digits = text.strip_prefix('-').unwrap_or(text);
+    let is_plain = (1..=18).contains(&digits.len()) && digits.bytes().all(|digit| digit.is_ascii_digit());
+    is_plain && (!digits.starts_with('0') || text == "0")
+}
+
 fn bounded(raw: &str, max_chars: usize) -> Result<&str, AnswerStatus> {
     let raw = raw.trim();
     if raw.is_empty() {

@@ -2,11 +2,15 @@
 //!
 //! Bytes go to a temporary file in the target directory, then: flush, fsync, rename, fsync of the directory. The temporary's name
 //! tells which process on which host writes it, so that what a killed process left behind can be told from what is being written.
+//!
+//! Files that count only with another file beside them, as parts do with their manifest, may be renamed at once and synced together
+//! ([`Unsynced`]), before that other file gets its name: one wait for the disk instead of one for each.
 
 use crate::error::{IoError, Result};
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
+use std::thread::JoinHandle;
 use tempfile::NamedTempFile;
 
 /// What identifies a file's content.
@@ -25,6 +29,36 @@ pub struct AtomicFile {
     temporary: BufWriter<NamedTempFile>,
     hasher: blake3::Hasher,
     num_bytes: u64,
+    /// What the disk is busy with while more is written, and how many bytes stood in the file when that began.
+    syncing: Option<JoinHandle<io::Result<()>>>,
+    num_synced: u64,
+}
+
+/// Bytes after which the disk is given something to do.
+const SYNC_BYTES: u64 = 64 << 20;
+
+/// Files that bear their names already and are not yet durable.
+#[derive(Debug, Default)]
+pub struct Unsynced {
+    files: Vec<(PathBuf, File)>,
+}
+
+impl Unsynced {
+    fn sync_files(&self) -> Result<()> {
+        side_by_side(&self.files, |(path, file)| file.sync_all().map_err(IoError::file("sync", path)))
+    }
+}
+
+/// Calls a function that waits for the disk for all items at once: the disk does together what is asked of it together.
+fn side_by_side<T: Sync>(items: &[T], wait: impl Fn(&T) -> Result<()> + Sync) -> Result<()> {
+    match items {
+        [] => Ok(()),
+        [item] => wait(item),
+        items => std::thread::scope(|scope| {
+            let threads: Vec<_> = items.iter().map(|item| scope.spawn(|| wait(item))).collect();
+            threads.into_iter().map(|thread| thread.join().expect("waiting for the disk does not panic")).collect()
+        }),
+    }
 }
 
 impl AtomicFile {
@@ -47,6 +81,8 @@ impl AtomicFile {
             temporary: BufWriter::with_capacity(1 << 18, temporary),
             hasher: blake3::Hasher::new(),
             num_bytes: 0,
+            syncing: None,
+            num_synced: 0,
         })
     }
 
@@ -66,16 +102,72 @@ impl AtomicFile {
         self.publish(|temporary, path| temporary.persist_noclobber(path).map(drop).map_err(|error| error.error))
     }
 
+    /// Gives the file its name, replacing one of the same name, and leaves to `unsynced` that it becomes durable.
+    ///
+    /// # Errors
+    /// When a byte could not be written or the file not be renamed; nothing appears under the final name then.
+    pub fn finish_into(self, unsynced: &mut Unsynced) -> Result<FileDigest> {
+        let (temporary, final_path, digest) = self.into_parts()?;
+        let file = temporary.persist(&final_path).map_err(|error| IoError::file("publish", &final_path)(error.error))?;
+        unsynced.files.push((final_path, file));
+        Ok(digest)
+    }
+
+    /// As [`AtomicFile::finish_exclusive`], once the files of `before` are durable. So this file never tells of one that is not.
+    ///
+    /// # Errors
+    /// As [`AtomicFile::finish_exclusive`], also for the other files.
+    pub fn finish_exclusive_after(self, mut before: Unsynced) -> Result<FileDigest> {
+        let (temporary, final_path, digest) = self.into_parts()?;
+        let own = temporary.as_file().try_clone().map_err(IoError::file("sync", &final_path))?;
+        before.files.push((final_path.clone(), own));
+        before.sync_files()?;
+        temporary.persist_noclobber(&final_path).map_err(|error| refused(&final_path, error.error))?;
+        let mut directories: Vec<&Path> = before.files.iter().map(|(path, _)| directory_of(path)).collect();
+        directories.sort_unstable();
+        directories.dedup();
+        side_by_side(&directories, |directory| sync_directory(directory))?;
+        Ok(digest)
+    }
+
     fn publish(self, rename: impl FnOnce(NamedTempFile, &Path) -> io::Result<()>) -> Result<FileDigest> {
-        let Self { final_path, temporary, hasher, num_bytes } = self;
-        let temporary = temporary.into_inner().map_err(|error| IoError::file("write", &final_path)(error.into_error()))?;
+        let (temporary, final_path, digest) = self.into_parts()?;
         temporary.as_file().sync_all().map_err(IoError::file("sync", &final_path))?;
-        rename(temporary, &final_path).map_err(|error| match error.kind() {
-            io::ErrorKind::AlreadyExists => IoError::AlreadyExists { path: final_path.clone() },
-            _ => IoError::file("publish", &final_path)(error),
-        })?;
+        rename(temporary, &final_path).map_err(|error| refused(&final_path, error))?;
         sync_directory(directory_of(&final_path))?;
-        Ok(FileDigest { digest: hasher.finalize().to_hex().to_string(), num_bytes })
+        Ok(digest)
+    }
+
+    /// The whole file, not yet durable, with where it belongs and what identifies it.
+    fn into_parts(mut self) -> Result<(NamedTempFile, PathBuf, FileDigest)> {
+        self.end_sync().map_err(IoError::file("sync", &self.final_path))?;
+        let Self { final_path, temporary, hasher, num_bytes, .. } = self;
+        let temporary = temporary.into_inner().map_err(|error| IoError::file("write", &final_path)(error.into_error()))?;
+        Ok((temporary, final_path, FileDigest { digest: hasher.finalize().to_hex().to_string(), num_bytes }))
+    }
+
+    /// Has the disk take what was written so far, while more is written.
+    fn begin_sync(&mut self) -> io::Result<()> {
+        self.end_sync()?;
+        self.num_synced = self.num_bytes;
+        let file = self.temporary.get_ref().as_file().try_clone()?;
+        self.syncing = Some(std::thread::spawn(move || file.sync_data()));
+        Ok(())
+    }
+
+    /// Waits for the disk. A failure is told once, so it must not be lost.
+    fn end_sync(&mut self) -> io::Result<()> {
+        match self.syncing.take() {
+            Some(syncing) => syncing.join().unwrap_or_else(|_| Err(io::Error::other("the thread that synced it ended early"))),
+            None => Ok(()),
+        }
+    }
+}
+
+fn refused(path: &Path, error: io::Error) -> IoError {
+    match error.kind() {
+        io::ErrorKind::AlreadyExists => IoError::AlreadyExists { path: path.to_owned() },
+        _ => IoError::file("publish", path)(error),
     }
 }
 
@@ -84,6 +176,9 @@ impl Write for AtomicFile {
         let written = self.temporary.write(bytes)?;
         self.hasher.update(&bytes[..written]);
         self.num_bytes += written as u64;
+        if self.num_bytes - self.num_synced >= SYNC_BYTES {
+            self.begin_sync()?;
+        }
         Ok(written)
     }
 
@@ -125,21 +220,40 @@ pub fn publish_file(written: &Path, path: &Path) -> Result<()> {
 
 /// Reads a file once and says what identifies its content.
 ///
+/// Large files are read on one thread and digested on the others, a block at a time.
+///
 /// # Errors
 /// When the file cannot be read.
 pub fn digest_file(path: &Path) -> Result<FileDigest> {
     let mut file = File::open(path).map_err(IoError::file("open", path))?;
     let mut hasher = blake3::Hasher::new();
-    let mut buffer = vec![0; 1 << 18];
     let mut num_bytes = 0;
-    loop {
-        let length = file.read(&mut buffer).map_err(IoError::file("read", path))?;
-        if length == 0 {
-            return Ok(FileDigest { digest: hasher.finalize().to_hex().to_string(), num_bytes });
+    let length = file.metadata().map_or(0, |metadata| metadata.len()).min(DIGEST_BLOCK);
+    let mut block = Vec::with_capacity(length as usize);
+    let mut next = Vec::new();
+    read_block(&mut file, &mut block).map_err(IoError::file("read", path))?;
+    while !block.is_empty() {
+        num_bytes += block.len() as u64;
+        if block.len() as u64 == DIGEST_BLOCK {
+            let (_, read) = rayon::join(|| hasher.update_rayon(&block), || read_block(&mut file, &mut next));
+            read.map_err(IoError::file("read", path))?;
+        } else {
+            // A block that is not full is the last one.
+            hasher.update(&block);
+            next.clear();
         }
-        hasher.update(&buffer[..length]);
-        num_bytes += length as u64;
+        std::mem::swap(&mut block, &mut next);
     }
+    Ok(FileDigest { digest: hasher.finalize().to_hex().to_string(), num_bytes })
+}
+
+/// Bytes that are digested at a time.
+const DIGEST_BLOCK: u64 = 4 << 20;
+
+/// Reads until the block is full or the file ends.
+fn read_block(file: &mut File, block: &mut Vec<u8>) -> io::Result<()> {
+    block.clear();
+    file.take(DIGEST_BLOCK).read_to_end(block).map(drop)
 }
 
 /// Removes a file if it is there, durably.
@@ -233,6 +347,19 @@ mod tests {
         assert_eq!(written, digest_file(&path).unwrap());
         assert_eq!(written.num_bytes, 3);
         assert_eq!(fs::read_dir(path.parent().unwrap()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn digests_do_not_depend_on_how_a_file_is_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("large");
+        let block = DIGEST_BLOCK as usize;
+        for length in [0, 1, block - 1, block, block + 1, 2 * block, 2 * block + 7] {
+            let bytes: Vec<u8> = (0..length).map(|at| (at % 251) as u8).collect();
+            fs::write(&path, &bytes).unwrap();
+            let expected = FileDigest { digest: blake3::hash(&bytes).to_hex().to_string(), num_bytes: length as u64 };
+            assert_eq!(digest_file(&path).unwrap(), expected);
+        }
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Parquet tables, manifests and paths: the one door through which a run's bytes enter and leave.
 //!
-//! [`atomic`] publishes a file whole or not at all; [`writer`] and [`reader`] move rows; [`rows`] takes them from tables that others wrote;
+//! [`atomic`] publishes a file whole or not at all; [`writer`] and [`reader`] move rows, [`scan`] columns of large tables; [`rows`] takes them from tables that others wrote;
 //! [`manifest`] says that a part exists; [`layout`] knows where everything lies; [`set`] opens a stage's whole output and refuses an incomplete
 //! one.
 //! There is no command line, no clock and no mathematics here.
@@ -11,6 +11,7 @@ pub mod layout;
 pub mod manifest;
 pub mod reader;
 pub mod rows;
+pub mod scan;
 pub mod set;
 pub mod writer;
 

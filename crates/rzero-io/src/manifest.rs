@@ -1,11 +1,12 @@
 //! Manifests on disk. A part without a manifest does not exist; a manifest whose fingerprint does not follow from it is not believed.
 
-use crate::atomic::{digest_file, write_bytes, write_bytes_exclusive};
+use crate::atomic::{AtomicFile, Unsynced, digest_file, write_bytes};
 use crate::error::{IoError, Result};
 use crate::layout::RunLayout;
 use rzero_schema::manifest::{MANIFEST_VERSION, Manifest};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use std::io::Write;
 use std::path::Path;
 
 /// blake3 over everything that decides a shard's output: stage, place, shard, seed, profile, the digests of prompts, tokenizer and model,
@@ -48,7 +49,17 @@ pub fn fingerprint(manifest: &Manifest) -> String {
 /// # Errors
 /// [`IoError::AlreadyExists`] when the manifest there was made from something else.
 pub fn write_manifest(layout: &RunLayout, path: &Path, manifest: &Manifest) -> Result<()> {
-    match write_bytes_exclusive(path, &to_json(manifest)) {
+    write_manifest_after(layout, path, manifest, Unsynced::default())
+}
+
+/// The same, once the files of `outputs` are durable.
+///
+/// # Errors
+/// As [`write_manifest`], also for those files.
+pub fn write_manifest_after(layout: &RunLayout, path: &Path, manifest: &Manifest, outputs: Unsynced) -> Result<()> {
+    let mut file = AtomicFile::create(path)?;
+    file.write_all(&to_json(manifest)).map_err(IoError::file("write", path))?;
+    match file.finish_exclusive_after(outputs) {
         Err(IoError::AlreadyExists { path }) if read_manifest(&path)?.fingerprint == manifest.fingerprint => {
             let mut actual = manifest.clone();
             for record in &mut actual.outputs {

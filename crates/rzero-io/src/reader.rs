@@ -151,7 +151,7 @@ pub(crate) fn open(path: &Path) -> Result<ParquetRecordBatchReaderBuilder<File>>
         .map_err(|problem| damaged(path, problem))
 }
 
-fn damaged(path: &Path, error: impl std::fmt::Display) -> IoError {
+pub(crate) fn damaged(path: &Path, error: impl std::fmt::Display) -> IoError {
     IoError::Parquet { path: path.to_owned(), problem: error.to_string() }
 }
 
@@ -163,7 +163,7 @@ fn footer_entries(metadata: &FileMetaData) -> BTreeMap<String, String> {
         .collect()
 }
 
-fn check_footer<T: Table>(path: &Path, metadata: &FileMetaData) -> Result<()> {
+pub(crate) fn check_footer<T: Table>(path: &Path, metadata: &FileMetaData) -> Result<()> {
     let entries = footer_entries(metadata);
     let Some(table) = entries.get("rzero.table") else {
         return Err(IoError::NotOurs { path: path.to_owned(), expected: T::NAME });
@@ -178,7 +178,7 @@ fn check_footer<T: Table>(path: &Path, metadata: &FileMetaData) -> Result<()> {
     Ok(())
 }
 
-fn check_columns<T: Table>(path: &Path, schema: &Schema) -> Result<()> {
+pub(crate) fn check_columns<T: Table>(path: &Path, schema: &Schema) -> Result<()> {
     let columns = T::columns();
     for column in &columns {
         let refuse = |source| IoError::Columns { path: path.to_owned(), source };

@@ -8,6 +8,7 @@ use crate::error::{IoError, Result};
 use crate::layout::{RunLayout, Shard, command, shard_of_manifest};
 use crate::manifest::read_manifest;
 use crate::reader::{TableStream, read_table, stream_table};
+use crate::scan::{Piece, pieces};
 use rzero_schema::ids::Place;
 use rzero_schema::manifest::{FileRecord, Manifest};
 use rzero_schema::table::Table;
@@ -126,6 +127,26 @@ impl StageOutput {
             }
         });
         Ok(streams.flatten())
+    }
+
+    /// Some columns of a table, as pieces in row order that can be decoded side by side.
+    ///
+    /// # Errors
+    /// When the output has no such table, a file is damaged, or the row counts are not those of the manifests; each piece has its own
+    /// errors.
+    pub fn scan<T: Table>(&self, columns: &[&'static str]) -> Result<Vec<Piece<T>>> {
+        let mut all = Vec::new();
+        let mut num_before = 0;
+        for record in self.records::<T>()? {
+            let path = self.layout.absolute(&record.path);
+            check_digest(&path, record)?;
+            let part = pieces::<T>(&path, columns, num_before)?;
+            let num_rows = part.iter().map(Piece::num_rows).sum();
+            check_rows(&path, record, num_rows)?;
+            num_before += num_rows;
+            all.extend(part);
+        }
+        Ok(all)
     }
 
     /// Rows of a table by the manifests.

@@ -193,3 +193,41 @@ fn a_copied_output_is_refused() {
     let error = StageOutput::open(&run.layout, Stage::VoteLabel, elsewhere).unwrap_err().to_string();
     assert!(error.contains("it was copied from there"), "{error}");
 }
+
+#[test]
+fn columns_of_a_set_come_in_row_order_and_only_if_all_is_well() {
+    use arrow::array::{Array, Float64Array, StringArray, UInt64Array};
+    let run = Run::with_shards(3);
+    let output = run.open().unwrap();
+    let expected: Vec<Label> = (0..3).flat_map(|index| rows::<Label>(3 + index, index as u64)).collect();
+    let pieces = output.scan::<Label>(&["row", "pseudo_label", "margin"]).unwrap();
+    assert_eq!(pieces.iter().map(|piece| (piece.first(), piece.num_rows())).collect::<Vec<_>>(), [(0, 3), (3, 4), (7, 5)]);
+    for (piece, part) in pieces.iter().zip([&expected[..3], &expected[3..7], &expected[7..]]) {
+        let rows = part.iter().map(|label| label.row);
+        assert_eq!(piece.range("row").unwrap(), rows.clone().min().unwrap()..=rows.max().unwrap());
+        assert_eq!((piece.range("pseudo_label"), piece.range("absent")), (None, None));
+    }
+    // The last piece first: they do not depend on each other.
+    let mut at = expected.len();
+    for piece in pieces.iter().rev() {
+        let batches: Vec<_> = piece.open(2).unwrap().map(|columns| columns.unwrap()).collect();
+        for columns in batches.iter().rev() {
+            at -= columns.num_rows();
+            assert_eq!(columns.first(), at as u64);
+            for (row, label) in expected[at..at + columns.num_rows()].iter().enumerate() {
+                assert_eq!(columns.get::<UInt64Array>("row").unwrap().value(row), label.row);
+                assert_eq!(columns.get::<Float64Array>("margin").unwrap().value(row).to_bits(), label.margin.to_bits());
+                let labels = columns.get::<StringArray>("pseudo_label").unwrap();
+                assert_eq!(labels.is_valid(row).then(|| labels.value(row)), label.pseudo_label.as_deref());
+            }
+            assert!(columns.get::<UInt64Array>("margin").is_err() && columns.get::<StringArray>("question").is_err());
+        }
+    }
+    assert_eq!(at, 0);
+    assert!(output.scan::<Label>(&["nonsense"]).is_err());
+    assert!(matches!(output.scan::<Rollout>(&["row"]).unwrap_err(), IoError::NoTable { .. }));
+    let mut bytes = fs::read(run.part(1, 3)).unwrap();
+    bytes[20] ^= 1;
+    fs::write(run.part(1, 3), bytes).unwrap();
+    assert!(matches!(output.scan::<Label>(&["row"]).unwrap_err(), IoError::DigestDiffers { .. }));
+}

@@ -181,3 +181,78 @@ fn what_is_no_parquet_file_is_named() {
     let error = read_table::<Label>(&folder.path().join("absent")).unwrap_err();
     assert!(error.to_string().starts_with("cannot open"), "{error}");
 }
+
+/// What the format's own writer makes of the same rows, one batch after the other on one thread.
+fn plainly_written<T: Table>(all: &[T]) -> Vec<u8> {
+    use parquet::basic::{Compression, ZstdLevel};
+    use parquet::file::properties::{EnabledStatistics, WriterProperties};
+    let footer = footer();
+    let entries = [
+        ("rzero.table", T::NAME.to_owned()),
+        ("rzero.version", T::VERSION.to_string()),
+        ("rzero.stage", footer.stage.to_string()),
+        ("rzero.place", footer.place.to_string()),
+        ("rzero.shard", footer.shard.to_string()),
+        ("rzero.seed", footer.seed.to_string()),
+        ("rzero.profile_digest", footer.profile_digest),
+    ];
+    let entries = entries.map(|(key, value)| parquet::file::metadata::KeyValue::new(key.to_owned(), value));
+    let properties = WriterProperties::builder()
+        .set_created_by("rzero".to_owned())
+        .set_compression(Compression::ZSTD(ZstdLevel::try_new(1).unwrap()))
+        .set_statistics_enabled(EnabledStatistics::Chunk)
+        .set_max_row_group_row_count(Some(rzero_io::writer::ROW_GROUP_ROWS))
+        .set_key_value_metadata(Some(entries.to_vec()))
+        .build();
+    let mut writer = parquet::arrow::ArrowWriter::try_new(Vec::new(), T::arrow_schema(), Some(properties)).unwrap();
+    all.chunks(1024).for_each(|rows| writer.write(&T::to_batch(rows)).unwrap());
+    writer.into_inner().unwrap()
+}
+
+#[test]
+fn columns_encoded_side_by_side_are_those_that_one_thread_encodes() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("part.parquet");
+    let labels: Vec<Label> = rows(2_500, 3);
+    write(&path, &labels);
+    assert!(fs::read(&path).unwrap() == plainly_written(&labels));
+    let metrics: Vec<PretrainMetrics> = rows(150_000, 4);
+    write(&path, &metrics);
+    assert!(fs::read(&path).unwrap() == plainly_written(&metrics));
+    for threads in [1, 3] {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+        pool.install(|| write(&path, &labels));
+        assert!(fs::read(&path).unwrap() == plainly_written(&labels));
+    }
+    // In columns, and cut in other ways.
+    for cut in [1, 700, 1024, 5_000] {
+        let mut writer = TableWriter::<Label>::create(&path, &footer()).unwrap();
+        labels.chunks(cut).for_each(|rows| writer.write_columns(&Label::to_batch(rows)).unwrap());
+        writer.finish().unwrap();
+        assert!(fs::read(&path).unwrap() == plainly_written(&labels));
+    }
+    let mut writer = TableWriter::<Label>::create(&path, &footer()).unwrap();
+    let error = writer.write_columns(&Challenge::to_batch(&rows(2, 1))).unwrap_err();
+    assert!(matches!(error, IoError::Encode { table: "labels", .. }), "{error}");
+}
+
+#[test]
+fn long_rows_end_a_row_group_early() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("part.parquet");
+    // Equal texts are small once they are encoded, and large when they are read.
+    let text = "x".repeat(40_000);
+    let row = |row| Challenge {
+        challenge_id: row.to_string(),
+        row,
+        challenge_status: "ok".to_owned(),
+        question: Some(text.clone()),
+        proposed_answer: None,
+    };
+    let all: Vec<Challenge> = (0..5_000).map(row).collect();
+    write(&path, &all);
+    let reader = parquet::file::serialized_reader::SerializedFileReader::new(fs::File::open(&path).unwrap()).unwrap();
+    let groups = parquet::file::reader::FileReader::metadata(&reader).row_groups().to_vec();
+    assert_eq!(groups.iter().map(|group| group.num_rows()).collect::<Vec<_>>(), [2048, 2048, 904]);
+    assert_eq!(read_table::<Challenge>(&path).unwrap(), all);
+}

@@ -317,7 +317,10 @@ impl Decoder {
                 }
             }
         }
-        vectorized(|| self.rotary.rotate(query_key, position, Rotation::Forward));
+        vectorized(
+            #[inline(always)]
+            || self.rotary.rotate(query_key, position, Rotation::Forward),
+        );
         (&query_key[q_width..], &rest[..kv_width])
     }
 
@@ -369,7 +372,10 @@ impl Decoder {
                     }
                 }
             });
-            vectorized(|| largest.iter_mut().zip(values.chunks_exact(length)).for_each(|(largest, row)| *largest = maximum(row)));
+            vectorized(
+                #[inline(always)]
+                || largest.iter_mut().zip(values.chunks_exact(length)).for_each(|(largest, row)| *largest = maximum(row)),
+            );
         });
     }
 }
@@ -394,6 +400,9 @@ fn apply_residual(weight: &PackedWeight, x: &Strips, team: &mut Team<'_>, delta:
     delta.shape(rows, weight.outputs());
     team.split_both((delta.values_mut(), rows), (residual.values_mut(), rows), |_, panel, delta, residual| {
         weight.apply(panel, x, delta);
-        vectorized(|| add_scaled(residual.as_flattened_mut(), 1.0, delta.as_flattened()));
+        vectorized(
+            #[inline(always)]
+            || add_scaled(residual.as_flattened_mut(), 1.0, delta.as_flattened()),
+        );
     });
 }

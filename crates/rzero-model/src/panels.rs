@@ -10,7 +10,7 @@
 
 use crate::strips::{Lanes, Strips, WIDTH};
 use half::bf16;
-use pulp::{Arch, Simd, WithSimd};
+use pulp::{Arch, Simd, WithSimd, bytemuck};
 use rayon::prelude::*;
 use rzero_schema::vocab::WeightFormat;
 
@@ -19,6 +19,9 @@ const BLOCK: usize = 256;
 
 /// Inputs that share a scale of `q8`.
 const GROUP: usize = 64;
+
+/// Bytes of a cache line.
+const LINE: usize = 64;
 
 /// Numbers from an address that a cache line begins at.
 #[derive(Debug)]
@@ -30,7 +33,6 @@ struct Aligned {
 
 impl Aligned {
     fn zeros(length: usize) -> Self {
-        const LINE: usize = 64;
         let values = vec![0f32; length + LINE / size_of::<f32>()];
         // The heap block keeps its place when the vector is moved; it is never grown or cloned.
         let start = values.as_ptr().align_offset(LINE).min(LINE / size_of::<f32>());
@@ -171,6 +173,23 @@ impl PackedWeight {
         }
     }
 
+    /// What follows a block in memory, to be fetched while the block is worked on.
+    #[inline(always)]
+    fn ahead(&self, panel: usize, end: usize) -> Ahead<'_> {
+        let first = (panel * self.inputs + end) * WIDTH;
+        let bytes: &[u8] = match &self.numbers {
+            Numbers::F32(numbers) => bytemuck::cast_slice(&numbers.get()[first..]),
+            Numbers::Bf16(numbers) => bytemuck::cast_slice(&numbers[first..]),
+            Numbers::Q8(codes, _) => bytemuck::cast_slice(&codes[first..]),
+        };
+        Ahead { lines: bytes.chunks(LINE), bytes_a_number: bytes.len() / (self.panel_end() - first).max(1) }
+    }
+
+    /// Numbers of all panels.
+    fn panel_end(&self) -> usize {
+        self.num_panels() * self.inputs * WIDTH
+    }
+
     /// The matrix that products are computed with. // (outputs, inputs)
     #[must_use]
     pub fn rounded(&self) -> Vec<f32> {
@@ -187,6 +206,30 @@ impl PackedWeight {
             }
         }
         weight
+    }
+}
+
+/// Memory that will be read soon.
+struct Ahead<'a> {
+    lines: std::slice::Chunks<'a, u8>,
+    bytes_a_number: usize,
+}
+
+impl Ahead<'_> {
+    /// Asks for some cache lines of it. Changes nothing but the time of a later read.
+    #[inline(always)]
+    fn fetch(&mut self, count: usize) {
+        for line in self.lines.by_ref().take(count) {
+            #[cfg(target_arch = "x86_64")]
+            #[expect(unsafe_code, reason = "the intrinsic takes a raw pointer")]
+            // SAFETY: every x86-64 has the instruction, which reads nothing that a program can see; the line is within its slice.
+            unsafe {
+                use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+                _mm_prefetch::<_MM_HINT_T0>(line.as_ptr().cast());
+            }
+            #[cfg(not(target_arch = "x86_64"))]
+            let _ = line;
+        }
     }
 }
 
@@ -245,26 +288,30 @@ impl ApplyPanel<'_> {
             let end = (first + BLOCK).min(weight.inputs);
             let block = weight.block(simd, panel, first, end, &mut buffer);
             let strips = &x.values()[first / WIDTH * rows..];
+            // Every tile asks for its share of the next block, a few lines at a time: the units then never wait for memory alone.
+            let mut ahead = weight.ahead(panel, end);
+            let lines_a_strip = (WIDTH * WIDTH * ahead.bytes_a_number / LINE).div_ceil(num_tiles);
             // Tiles as even as can be: a low one leaves the units waiting for their own results.
             for tile in 0..num_tiles {
                 let tile_rows = rows * tile / num_tiles..rows * (tile + 1) / num_tiles;
                 let (x, y) = (&strips[tile_rows.start..], &mut y[tile_rows.clone()]);
                 let is_first = first == 0;
+                let ahead = (&mut ahead, lines_a_strip);
                 match tile_rows.len() {
-                    1 => tile_of::<S, 1, VECTORS>(simd, block, x, rows, y, is_first),
-                    2 => tile_of::<S, 2, VECTORS>(simd, block, x, rows, y, is_first),
-                    3 => tile_of::<S, 3, VECTORS>(simd, block, x, rows, y, is_first),
-                    4 => tile_of::<S, 4, VECTORS>(simd, block, x, rows, y, is_first),
-                    5 => tile_of::<S, 5, VECTORS>(simd, block, x, rows, y, is_first),
-                    6 => tile_of::<S, 6, VECTORS>(simd, block, x, rows, y, is_first),
-                    7 => tile_of::<S, 7, VECTORS>(simd, block, x, rows, y, is_first),
-                    8 => tile_of::<S, 8, VECTORS>(simd, block, x, rows, y, is_first),
-                    9 => tile_of::<S, 9, VECTORS>(simd, block, x, rows, y, is_first),
-                    10 => tile_of::<S, 10, VECTORS>(simd, block, x, rows, y, is_first),
-                    11 => tile_of::<S, 11, VECTORS>(simd, block, x, rows, y, is_first),
-                    12 => tile_of::<S, 12, VECTORS>(simd, block, x, rows, y, is_first),
-                    13 => tile_of::<S, 13, VECTORS>(simd, block, x, rows, y, is_first),
-                    _ => tile_of::<S, 14, VECTORS>(simd, block, x, rows, y, is_first),
+                    1 => tile_of::<S, 1, VECTORS>(simd, block, x, rows, y, is_first, ahead),
+                    2 => tile_of::<S, 2, VECTORS>(simd, block, x, rows, y, is_first, ahead),
+                    3 => tile_of::<S, 3, VECTORS>(simd, block, x, rows, y, is_first, ahead),
+                    4 => tile_of::<S, 4, VECTORS>(simd, block, x, rows, y, is_first, ahead),
+                    5 => tile_of::<S, 5, VECTORS>(simd, block, x, rows, y, is_first, ahead),
+                    6 => tile_of::<S, 6, VECTORS>(simd, block, x, rows, y, is_first, ahead),
+                    7 => tile_of::<S, 7, VECTORS>(simd, block, x, rows, y, is_first, ahead),
+                    8 => tile_of::<S, 8, VECTORS>(simd, block, x, rows, y, is_first, ahead),
+                    9 => tile_of::<S, 9, VECTORS>(simd, block, x, rows, y, is_first, ahead),
+                    10 => tile_of::<S, 10, VECTORS>(simd, block, x, rows, y, is_first, ahead),
+                    11 => tile_of::<S, 11, VECTORS>(simd, block, x, rows, y, is_first, ahead),
+                    12 => tile_of::<S, 12, VECTORS>(simd, block, x, rows, y, is_first, ahead),
+                    13 => tile_of::<S, 13, VECTORS>(simd, block, x, rows, y, is_first, ahead),
+                    _ => tile_of::<S, 14, VECTORS>(simd, block, x, rows, y, is_first, ahead),
                 }
             }
         }
@@ -282,6 +329,7 @@ fn tile_of<S: Simd, const ROWS: usize, const VECTORS: usize>(
     stride: usize,
     y: &mut [Lanes],
     is_first: bool,
+    (ahead, lines_a_strip): (&mut Ahead<'_>, usize),
 ) {
     let mut sums = [[simd.splat_f32s(0.0); VECTORS]; ROWS];
     if !is_first {
@@ -293,6 +341,7 @@ fn tile_of<S: Simd, const ROWS: usize, const VECTORS: usize>(
     let mut x = x.chunks(stride).map(|strip| strip.first_chunk::<ROWS>());
     for lines in strips {
         let Some(x) = x.next().flatten() else { break };
+        ahead.fetch(lines_a_strip);
         for lane in 0..WIDTH {
             let line = vectors::<S, VECTORS>(&lines[lane]);
             for row in 0..ROWS {

@@ -48,7 +48,10 @@ impl Sampler {
 
     /// Draws one token. // logits: (V)
     pub fn draw(&mut self, logits: &[f32], stream: &mut RandomStream) -> Drawn {
-        let largest = vectorized(|| maximum(logits));
+        let largest = vectorized(
+            #[inline(always)]
+            || maximum(logits),
+        );
         self.draw_from(std::iter::once(logits), largest, stream)
     }
 
@@ -78,32 +81,35 @@ impl Sampler {
         let (weights, sums) = (&mut self.weights, &mut self.sums);
         weights.clear();
         sums.clear();
-        vectorized(|| {
-            let mut partial = [0f32; LANES];
-            let mut rest: &[f32] = &[];
-            for piece in pieces {
-                for block in piece.chunks(BLOCK) {
-                    let start = weights.len();
-                    let (chunks, behind) = block.as_chunks::<LANES>();
-                    for chunk in chunks {
-                        let shifted: [f32; LANES] = std::array::from_fn(|lane| exp(chunk[lane] - largest));
-                        for lane in 0..LANES {
-                            partial[lane] += shifted[lane];
+        vectorized(
+            #[inline(always)]
+            || {
+                let mut partial = [0f32; LANES];
+                let mut rest: &[f32] = &[];
+                for piece in pieces {
+                    for block in piece.chunks(BLOCK) {
+                        let start = weights.len();
+                        let (chunks, behind) = block.as_chunks::<LANES>();
+                        for chunk in chunks {
+                            let shifted: [f32; LANES] = std::array::from_fn(|lane| exp(chunk[lane] - largest));
+                            for lane in 0..LANES {
+                                partial[lane] += shifted[lane];
+                            }
+                            weights.extend_from_slice(&shifted);
                         }
-                        weights.extend_from_slice(&shifted);
+                        weights.extend(behind.iter().map(|logit| exp(logit - largest)));
+                        rest = &block[block.len() - behind.len()..];
+                        let weights = &mut weights[start..];
+                        if inverse != 1.0 {
+                            weights.iter_mut().zip(block).for_each(|(weight, logit)| *weight = exp((logit - largest) * inverse));
+                        }
+                        sums.push(sum(weights));
                     }
-                    weights.extend(behind.iter().map(|logit| exp(logit - largest)));
-                    rest = &block[block.len() - behind.len()..];
-                    let weights = &mut weights[start..];
-                    if inverse != 1.0 {
-                        weights.iter_mut().zip(block).for_each(|(weight, logit)| *weight = exp((logit - largest) * inverse));
-                    }
-                    sums.push(sum(weights));
                 }
-            }
-            // What is left of the last piece, one after the other.
-            rest.iter().fold(fold(partial), |total, logit| total + exp(logit - largest))
-        })
+                // What is left of the last piece, one after the other.
+                rest.iter().fold(fold(partial), |total, logit| total + exp(logit - largest))
+            },
+        )
     }
 
     /// A token and the sum of all weights.
@@ -142,9 +148,10 @@ impl Sampler {
         let SamplingSettings { top_k, top_p, .. } = *settings;
         let is_top_k = top_k > 0 && top_k < weights.len();
         largest.clear();
-        vectorized(|| {
-            largest.extend(weights.chunks(LANES).map(|strip| strip.iter().fold(0f32, |most, weight| most.max(*weight))))
-        });
+        vectorized(
+            #[inline(always)]
+            || largest.extend(weights.chunks(LANES).map(|strip| strip.iter().fold(0f32, |most, weight| most.max(*weight)))),
+        );
         // Tokens lighter than (1 - top_p) / count add up to less than 1 - top_p: the nucleus needs none of them.
         let light = |total: f64, count: usize| (1.0 - top_p) * total / count as f64;
         let floor = match is_top_k {

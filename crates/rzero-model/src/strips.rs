@@ -83,38 +83,41 @@ impl Strips {
         let mut rest = [0.0; WIDTH];
         rest[..width - num_whole * WIDTH].copy_from_slice(&weight[num_whole * WIDTH..]);
         let weights = weight.as_chunks::<WIDTH>().0.iter().chain((width > num_whole * WIDTH).then_some(&rest));
-        crate::kernels::vectorized(|| {
-            // Some rows at a time, so that their sums stay in registers and their strips in the cache.
-            for first in (0..rows).step_by(ROWS_AT_ONCE) {
-                let count = ROWS_AT_ONCE.min(rows - first);
-                let mut sums = [[0f32; WIDTH]; ROWS_AT_ONCE];
-                for strip in 0..num_whole {
-                    for (sum, x) in sums.iter_mut().zip(&self.strip(strip)[first..first + count]) {
-                        for lane in 0..WIDTH {
-                            sum[lane] += x[lane] * x[lane];
+        crate::kernels::vectorized(
+            #[inline(always)]
+            || {
+                // Some rows at a time, so that their sums stay in registers and their strips in the cache.
+                for first in (0..rows).step_by(ROWS_AT_ONCE) {
+                    let count = ROWS_AT_ONCE.min(rows - first);
+                    let mut sums = [[0f32; WIDTH]; ROWS_AT_ONCE];
+                    for strip in 0..num_whole {
+                        for (sum, x) in sums.iter_mut().zip(&self.strip(strip)[first..first + count]) {
+                            for lane in 0..WIDTH {
+                                sum[lane] += x[lane] * x[lane];
+                            }
+                        }
+                    }
+                    let mut inverse = [0f32; ROWS_AT_ONCE];
+                    for (row, inverse) in inverse.iter_mut().enumerate().take(count) {
+                        let mut total = fold(sums[row]);
+                        if num_whole * WIDTH < width {
+                            let x = &self.strip(num_whole)[first + row];
+                            x[..width - num_whole * WIDTH].iter().for_each(|x| total += x * x);
+                        }
+                        *inverse = 1.0 / (total / width as f32 + eps).sqrt();
+                    }
+                    for (strip, weight) in weights.clone().enumerate() {
+                        let at = strip * rows + first;
+                        let pairs = self.values[at..at + count].iter().zip(&mut target.values[at..at + count]);
+                        for ((x, y), inverse) in pairs.zip(&inverse) {
+                            for lane in 0..WIDTH {
+                                y[lane] = x[lane] * *inverse * weight[lane];
+                            }
                         }
                     }
                 }
-                let mut inverse = [0f32; ROWS_AT_ONCE];
-                for (row, inverse) in inverse.iter_mut().enumerate().take(count) {
-                    let mut total = fold(sums[row]);
-                    if num_whole * WIDTH < width {
-                        let x = &self.strip(num_whole)[first + row];
-                        x[..width - num_whole * WIDTH].iter().for_each(|x| total += x * x);
-                    }
-                    *inverse = 1.0 / (total / width as f32 + eps).sqrt();
-                }
-                for (strip, weight) in weights.clone().enumerate() {
-                    let at = strip * rows + first;
-                    let pairs = self.values[at..at + count].iter().zip(&mut target.values[at..at + count]);
-                    for ((x, y), inverse) in pairs.zip(&inverse) {
-                        for lane in 0..WIDTH {
-                            y[lane] = x[lane] * *inverse * weight[lane];
-                        }
-                    }
-                }
-            }
-        });
+            },
+        );
     }
 }
 

@@ -29,8 +29,16 @@ pub fn read_rollout_answer(rollout: &Rollout, rule: &AnswerRule) -> anyhow::Resu
 /// # Errors
 /// When it is no such word.
 pub fn finish_reason(rollout: &Rollout) -> anyhow::Result<FinishReason> {
-    rollout.finish_reason.parse().map_err(|error| {
-        let at = format!("sample {} of question {}", rollout.sample, rollout.challenge_id);
+    parse_finish_reason(&rollout.finish_reason, &rollout.challenge_id, rollout.sample)
+}
+
+/// The same of a rollout's columns.
+///
+/// # Errors
+/// When it is no such word.
+pub fn parse_finish_reason(finish_reason: &str, challenge_id: &str, sample: u32) -> anyhow::Result<FinishReason> {
+    finish_reason.parse().map_err(|error| {
+        let at = format!("sample {sample} of question {challenge_id}");
         StageFailure::input(format!("{at}: {error}")).into()
     })
 }

@@ -12,7 +12,7 @@ use crate::run_record::RunRecord;
 use rzero_io::atomic::{remove_file, remove_stale_temporaries};
 use rzero_io::error::IoError;
 use rzero_io::layout::{CHECKPOINT, Shard, command};
-use rzero_io::manifest::{fingerprint, read_manifest, write_manifest};
+use rzero_io::manifest::{fingerprint, read_manifest, write_manifest_after};
 use rzero_io::set::{check_sizes, finished_shards};
 use rzero_schema::manifest::{MANIFEST_VERSION, Manifest};
 use rzero_schema::vocab::Stage;
@@ -63,7 +63,7 @@ pub fn run_stage(
     manifest.metrics = outputs.metrics;
     manifest.finished_at = now();
     manifest.seconds = context.started.elapsed().as_secs_f64();
-    write_manifest(&context.layout, &manifest_path, &manifest)?;
+    write_manifest_after(&context.layout, &manifest_path, &manifest, outputs.unsynced)?;
     tracing::info!(seconds = format!("{:.1}", manifest.seconds), "done");
     print_product(manifest_path.display());
     Ok(())

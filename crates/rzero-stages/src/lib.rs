@@ -24,6 +24,7 @@ pub mod outputs;
 pub mod policy;
 #[cfg(feature = "model")]
 pub mod prompt;
+mod questions;
 pub mod run_record;
 pub mod scores;
 pub mod stages;

@@ -1,8 +1,10 @@
 //! What a stage leaves: tables, files, counts and figures, all of which the manifest will list.
+//!
+//! Files have their names as soon as they are whole; the frame makes all of them durable at once, before the manifest.
 
 use crate::context::StageContext;
 use anyhow::Context;
-use rzero_io::atomic::{AtomicFile, write_bytes};
+use rzero_io::atomic::{AtomicFile, Unsynced};
 use rzero_io::error::IoError;
 use rzero_io::writer::TableWriter;
 use rzero_schema::manifest::FileRecord;
@@ -18,11 +20,13 @@ pub struct StageOutputs<'a> {
     pub(crate) files: Vec<FileRecord>,
     pub(crate) counts: BTreeMap<String, u64>,
     pub(crate) metrics: BTreeMap<String, f64>,
+    /// What must be durable before the manifest is written.
+    pub(crate) unsynced: Unsynced,
 }
 
 impl<'a> StageOutputs<'a> {
     pub(crate) fn new(context: &'a StageContext) -> Self {
-        Self { context, files: Vec::new(), counts: BTreeMap::new(), metrics: BTreeMap::new() }
+        Self { context, files: Vec::new(), counts: BTreeMap::new(), metrics: BTreeMap::new(), unsynced: Unsynced::default() }
     }
 
     /// Opens this shard's part of a table. A stage that writes a table writes it in every shard, with no rows if it has none.
@@ -37,9 +41,9 @@ impl<'a> StageOutputs<'a> {
     /// Publishes a part and lists it.
     ///
     /// # Errors
-    /// When it could not be made durable.
+    /// When it could not be written.
     pub fn finish_table<T: Table>(&mut self, writer: TableWriter<T>) -> anyhow::Result<()> {
-        let written = writer.finish()?;
+        let written = writer.finish_into(&mut self.unsynced)?;
         self.add_file(FileRecord {
             path: self.context.record_path(&written.path),
             digest: written.digest,
@@ -72,9 +76,7 @@ impl<'a> StageOutputs<'a> {
     /// # Errors
     /// When they cannot be written.
     pub fn write_file(&mut self, path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
-        let written = write_bytes(path, bytes)?;
-        self.add_file(file_record(self.context, path, written.digest, written.num_bytes));
-        Ok(())
+        self.write_file_with(path, |file| Ok(file.write_all(bytes)?))
     }
 
     /// Publishes a file of the run that `write` fills, without holding it in memory, and lists it.
@@ -88,7 +90,7 @@ impl<'a> StageOutputs<'a> {
     ) -> anyhow::Result<()> {
         let mut file = AtomicFile::create(path)?;
         write(&mut file).with_context(|| format!("cannot write {}", path.display()))?;
-        let written = file.finish()?;
+        let written = file.finish_into(&mut self.unsynced)?;
         self.add_file(file_record(self.context, path, written.digest, written.num_bytes));
         Ok(())
     }

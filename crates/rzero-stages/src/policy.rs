@@ -15,7 +15,7 @@ use rzero_schema::profile::SamplingSettings;
 use rzero_schema::vocab::WeightFormat;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// Sequences that are given to the engine at a time: enough to keep batches full, few enough to hold in memory.
 const SEQUENCES_AT_A_TIME: usize = 16_384;
@@ -122,7 +122,7 @@ impl Policy {
             progress.advance(1);
             progress.note(format!("{:.0} tokens/s", tokens as f64 / started.elapsed().as_secs_f64().max(1e-9)));
         };
-        let mut start = 0;
+        let (mut start, mut in_engine) = (0, Duration::ZERO);
         while start < requests.len() {
             let end = start + requests_at_a_time(&requests[start..]);
             let batch: Vec<Request> = (start..end)
@@ -136,10 +136,12 @@ impl Policy {
                 batch_size: context.profile.engine.batch_size,
                 interrupt: context.interrupt.flag(),
             };
+            let clock = Instant::now();
             let completions = engine.generate(&batch, sampling, work, &on_completion).map_err(|error| match error {
                 ModelError::Interrupted => anyhow::Error::from(Interrupted),
                 other => other.into(),
             })?;
+            in_engine += clock.elapsed();
             let samples = (start..end).zip(completions).flat_map(|(index, completions)| {
                 let places = requests[index].samples.iter();
                 places
@@ -150,6 +152,7 @@ impl Policy {
             consume(samples.collect())?;
             start = end;
         }
+        tracing::debug!(seconds = in_engine.as_secs_f64(), tokens = tokens.load(Ordering::Relaxed), "generated");
         Ok(())
     }
 

@@ -11,6 +11,7 @@
 //! **Last**, where that is allowed. `\boxed 5`, and a box that is never closed. Without any: the text itself where it is a formula, the last
 //! formula between dollar signs or their like, the last number. An empty box is an answer that is missing, and ends the search.
 
+use memchr::memchr3;
 use rzero_schema::vocab::{AnswerStatus, Extraction};
 use std::borrow::Cow;
 use std::ops::Range;
@@ -32,22 +33,32 @@ const MAX_SEARCHED: usize = 1 << 16;
 /// [`AnswerStatus::NoBox`] where no box opens, [`AnswerStatus::UnbalancedBox`] where boxes open and none is closed,
 /// [`AnswerStatus::EmptyBox`] where the box holds nothing but white space.
 pub fn extract_boxed(text: &str) -> Result<&str, AnswerStatus> {
-    let boxes = balanced_boxes(text)?;
-    match boxes.last().map(|last| text[last.clone()].trim()) {
-        Some("") | None => Err(AnswerStatus::EmptyBox),
+    let mut last = None;
+    let has_box = find_boxes(text, |content| last = Some(content));
+    match last.map(|last| text[last].trim()) {
+        Some("") => Err(AnswerStatus::EmptyBox),
         Some(content) => Ok(content),
+        None if has_box => Err(AnswerStatus::UnbalancedBox),
+        None => Err(AnswerStatus::NoBox),
     }
 }
 
 /// Contents of the balanced boxes, by where they close.
-fn balanced_boxes(text: &str) -> Result<Vec<Range<usize>>, AnswerStatus> {
+fn balanced_boxes(text: &str) -> Vec<Range<usize>> {
+    let mut closed = Vec::new();
+    find_boxes(text, |content| closed.push(content));
+    closed
+}
+
+/// Tells the content of each balanced box as it closes; returns whether any box opens.
+fn find_boxes(text: &str, mut found: impl FnMut(Range<usize>)) -> bool {
     let bytes = text.as_bytes();
     // One entry for each brace that is still open: where its content starts, if it is a box.
     let mut open_braces: Vec<Option<usize>> = Vec::new();
-    let mut closed = Vec::new();
     let mut has_box = false;
     let mut at = 0;
-    while at < bytes.len() {
+    while let Some(ahead) = memchr3(b'\\', b'{', b'}', &bytes[at..]) {
+        at += ahead;
         match bytes[at] {
             b'\\' => {
                 if let Some(open) = [BOX_OPEN, FBOX_OPEN].into_iter().find(|open| bytes[at..].starts_with(open.as_bytes())) {
@@ -59,21 +70,16 @@ fn balanced_boxes(text: &str) -> Result<Vec<Range<usize>>, AnswerStatus> {
                 at += usize::from(matches!(bytes.get(at + 1), Some(b'{' | b'}')));
             }
             b'{' => open_braces.push(None),
-            b'}' => {
+            _ => {
                 if let Some(Some(start)) = open_braces.pop() {
                     // The bounds lie beside ASCII braces, hence on character boundaries.
-                    closed.push(start..at);
+                    found(start..at);
                 }
             }
-            _ => {}
         }
         at += 1;
     }
-    match (closed.is_empty(), has_box) {
-        (false, _) => Ok(closed),
-        (true, true) => Err(AnswerStatus::UnbalancedBox),
-        (true, false) => Err(AnswerStatus::NoBox),
-    }
+    has_box
 }
 
 /// The answer in a response: in its last balanced box, and beyond that where `extraction` says.
@@ -96,7 +102,7 @@ pub fn extract_answer(text: &str, extraction: Extraction) -> Result<Cow<'_, str>
 
 /// The last box and those before it that only commas and "and" part from it, as one list.
 fn neighbours(text: &str) -> Option<Cow<'_, str>> {
-    let boxes = balanced_boxes(text).ok()?;
+    let boxes = balanced_boxes(text);
     let mut parts: Vec<&str> = Vec::new();
     let mut next_start = None;
     for content in boxes.iter().rev() {

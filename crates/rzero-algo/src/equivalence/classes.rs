@@ -2,7 +2,7 @@
 
 use crate::equivalence::compare::{other_value, same_bodies};
 use crate::equivalence::form;
-use crate::normalize::Form;
+use crate::normalize::{Form, is_canonical_integer};
 use std::collections::BTreeMap;
 
 /// Numbers the answers of one vote so that equal answers have equal numbers. Answers are canonical forms.
@@ -18,6 +18,13 @@ pub fn classes(answers: &[&str]) -> Vec<usize> {
     let mut distinct: Vec<&str> = answers.to_vec();
     distinct.sort_unstable();
     distinct.dedup();
+    let numbered = |class_of: &dyn Fn(usize) -> usize| {
+        answers.iter().map(|answer| distinct.binary_search(answer).map_or(usize::MAX, class_of)).collect()
+    };
+    // Whole numbers are the same where they are written the same, and nothing stands beside them.
+    if distinct.iter().all(|answer| is_canonical_integer(answer)) {
+        return numbered(&|at| at);
+    }
     let forms: Vec<Option<Form>> = distinct.iter().map(|answer| form(answer)).collect();
     let mut groups = Groups((0..distinct.len()).collect());
     for (at, one) in forms.iter().enumerate() {
@@ -51,7 +58,7 @@ pub fn classes(answers: &[&str]) -> Vec<usize> {
         }
     }
     let names = beside(&group, &forms, &is_moved);
-    answers.iter().map(|answer| distinct.binary_search(answer).map_or(usize::MAX, |at| names[at])).collect()
+    numbered(&|at| names[at])
 }
 
 /// Classes within groups, by what stands beside the bodies. What was moved for its other value has left its unit behind.

@@ -1,24 +1,34 @@
 //! `filter`: which labelled candidates the Solver will train on. Candidates = curriculum + dropped, each drop with its first reason.
 //!
-//! The gates are one query over the Parquet files; its plain twin is `rzero_algo::curriculum::gate`, and a test holds them equal.
-//! The gates are versioned: a change of their order or meaning raises `curriculum.gate_version`.
+//! Questions and labels come in row order and are streamed side by side; labels in another order are refused. The gates are one query over
+//! columns (`gates.rs`). All that is kept of the candidates before is what tells a repeated question (`seen.rs`), 30 bytes or so for each.
+
+mod gates;
+mod labels;
+mod seen;
 
 use crate::args::{CommonArgs, EXIT_CODES_HELP};
+use crate::console::Progress;
 use crate::context::StageContext;
 use crate::exit::StageFailure;
 use crate::frame::run_stage;
 use crate::inputs::StageInputs;
 use crate::outputs::StageOutputs;
+use crate::questions::{QuestionStream, Questions};
 use anyhow::Context;
-use polars::prelude::{
-    DataFrame, Expr, JoinArgs, JoinType, LazyFrame, LiteralValue, PlRefPath, PolarsResult, ScanArgsParquet, SortMultipleOptions,
-    col, lit, when,
+use arrow::array::{
+    Array, ArrayRef, BooleanArray, Float64Array, RecordBatch, StringArray, StringBuilder, UInt32Array, UInt64Array,
 };
-use rzero_algo::curriculum::{BAND_SLACK, Gate};
-use rzero_schema::tables::{Challenge, CurriculumRow, DroppedRow, Label};
-use rzero_schema::vocab::{ChallengeStatus, DropReason, Phase, Stage};
-use std::collections::BTreeMap;
-use std::path::PathBuf;
+use arrow::compute::{filter, not, take};
+use gates::{GateColumns, verdicts};
+use labels::{LabelStream, Labels};
+use rayon::prelude::*;
+use rzero_algo::curriculum::Gate;
+use rzero_schema::table::Table;
+use rzero_schema::tables::{CurriculumRow, DroppedRow};
+use rzero_schema::vocab::{DropReason, Phase, Stage};
+use seen::Seen;
+use std::sync::Arc;
 
 /// Keep the informative candidates: labels to curriculum and dropped rows.
 #[derive(Debug, clap::Parser)]
@@ -39,265 +49,195 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     run_stage(&context, inputs, |inputs, outputs| filter_candidates(&context, inputs, outputs))
 }
 
+/// Row groups of questions that are filtered side by side, for each thread.
+const PIECES_PER_THREAD: usize = 2;
+
 fn filter_candidates(context: &StageContext, inputs: &StageInputs<'_>, outputs: &mut StageOutputs<'_>) -> anyhow::Result<()> {
     let settings = &context.profile.curriculum;
     let band = context.profile.band(context.place.iteration);
     let gate = Gate { version: settings.gate_version, low: band.low, high: band.high, min_margin: settings.min_margin };
-    let (challenge_gen, vote_label) = (inputs.output(Stage::ChallengeGen)?, inputs.output(Stage::VoteLabel)?);
-    let challenges = challenge_gen.read::<Challenge>()?;
-    let labels = labels_by_row(&challenges, vote_label.read::<Label>()?)?;
-    let query = verdict_query(
-        scan(&challenge_gen.parts::<Challenge>()?)?,
-        scan(&vote_label.parts::<Label>()?)?,
-        &gate,
-        if settings.drop_duplicates { Duplicates::Drop } else { Duplicates::Keep },
-    );
-    let verdicts = read_verdicts(query.collect().context("cannot run the filter's query")?)?;
-    context.interrupt.check()?;
+    let num_pieces = PIECES_PER_THREAD * context.threads;
+    let questions = QuestionStream::new(inputs.output(Stage::ChallengeGen)?)?;
+    let labels = LabelStream::new(inputs.output(Stage::VoteLabel)?, num_pieces)?;
+    let num_candidates = questions.num_rows();
+    let seen = settings.drop_duplicates.then(|| Seen::with_capacity(usize::try_from(num_candidates).unwrap_or(0)));
+    let progress = Progress::start("filtering", num_candidates, "candidates");
+    let mut candidates = Candidates { questions, labels, seen, gate };
+    let (mut curriculum, mut dropped) = (outputs.table_writer::<CurriculumRow>()?, outputs.table_writer::<DroppedRow>()?);
+    let (mut num_kept, mut num_by_reason) = (0, [0_u64; DropReason::ALL.len()]);
 
-    let (mut curriculum, mut dropped) = (Vec::new(), Vec::new());
-    let mut num_by_reason: BTreeMap<DropReason, u64> = DropReason::ALL.iter().map(|reason| (*reason, 0)).collect();
-    if verdicts.len() != challenges.len() {
-        return Err(StageFailure::internal(format!("{} candidates gave {} verdicts", challenges.len(), verdicts.len())).into());
-    }
-    for (challenge, (row, reason)) in challenges.iter().zip(verdicts) {
-        if challenge.row != row {
-            return Err(StageFailure::internal(format!("the verdict on row {row} met row {}", challenge.row)).into());
+    let (mut done, mut sorted): (u64, Vec<Sorted>) = (0, Vec::new());
+    while done < num_candidates || !sorted.is_empty() {
+        context.interrupt.check()?;
+        let end = candidates.questions.next_end(num_pieces);
+        let (next, written) = rayon::join(
+            || if done < num_candidates { candidates.sort_until(end) } else { Ok(Vec::new()) },
+            || {
+                let (kept, refused) = rayon::join(
+                    || sorted.iter().try_for_each(|batch| curriculum.write_columns(&batch.curriculum)),
+                    || sorted.iter().try_for_each(|batch| dropped.write_columns(&batch.dropped)),
+                );
+                kept.and(refused)
+            },
+        );
+        written?;
+        for batch in &sorted {
+            num_kept += batch.curriculum.num_rows() as u64;
+            num_by_reason.iter_mut().zip(batch.num_by_reason).for_each(|(sum, number)| *sum += number);
         }
-        let label = labels.get(&row);
-        match reason {
-            None => curriculum.push(curriculum_row(label.context("a kept row has no label")?, gate.version)?),
-            Some(reason) => {
-                *num_by_reason.entry(reason).or_default() += 1;
-                dropped.push(dropped_row(challenge, label, reason, gate.version));
-            }
-        }
+        sorted = next?;
+        progress.advance(end - done);
+        done = end;
     }
-    if curriculum.len() + dropped.len() != challenges.len() {
-        let message =
-            format!("{} candidates became {} kept and {} dropped rows", challenges.len(), curriculum.len(), dropped.len());
+    candidates.require_end()?;
+    let num_dropped: u64 = num_by_reason.iter().sum();
+    if num_kept + num_dropped != num_candidates {
+        let message = format!("{num_candidates} candidates became {num_kept} kept and {num_dropped} dropped rows");
         return Err(StageFailure::internal(message).into());
     }
-    for (reason, count) in num_by_reason {
-        outputs.count(reason.as_str(), count);
+    for (reason, number) in DropReason::ALL.iter().zip(num_by_reason) {
+        outputs.count(reason.as_str(), number);
     }
-    outputs.metric("num_candidates", challenges.len() as f64);
-    outputs.metric("num_kept", curriculum.len() as f64);
-    outputs.metric("kept_share", curriculum.len() as f64 / challenges.len().max(1) as f64);
-    tracing::info!(candidates = challenges.len(), kept = curriculum.len(), "filtered");
-    if curriculum.is_empty() {
+    outputs.metric("num_candidates", num_candidates as f64);
+    outputs.metric("num_kept", num_kept as f64);
+    outputs.metric("kept_share", num_kept as f64 / num_candidates.max(1) as f64);
+    tracing::info!(candidates = num_candidates, kept = num_kept, "filtered");
+    if num_kept == 0 {
         tracing::warn!("no candidate passed the gates: the Solver has nothing to train on");
     }
-    outputs.write_table(&curriculum)?;
-    outputs.write_table(&dropped)
+    outputs.finish_table(curriculum)?;
+    outputs.finish_table(dropped)
 }
 
-/// What becomes of a question that stands earlier in the batch.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Duplicates {
-    Keep,
-    Drop,
+/// Questions and their labels, side by side.
+struct Candidates {
+    questions: QuestionStream,
+    labels: LabelStream,
+    /// Questions that came before, where repeated ones are dropped.
+    seen: Option<Seen>,
+    gate: Gate,
 }
 
-/// The gates as a query: `row` and the first `drop_reason`, null where a candidate is kept, ordered by row.
-fn verdict_query(challenges: LazyFrame, labels: LazyFrame, gate: &Gate, duplicates: Duplicates) -> LazyFrame {
-    let labels = labels.select([col("challenge_id"), col("pseudo_label"), col("vote_share"), col("margin")]);
-    // The gates use the same slack as their twin, and like it refuse what is not a number.
-    let misses = |value: &str, bound: f64| col(value).is_nan().or(col(value).lt(lit(bound - BAND_SLACK)));
-    let exceeds = |value: &str, bound: f64| col(value).gt(lit(bound + BAND_SLACK));
-    let is_repeated = match duplicates {
-        Duplicates::Keep => lit(false),
-        Duplicates::Drop => col("is_first").not(),
+/// Consecutive candidates, kept and dropped.
+struct Sorted {
+    curriculum: RecordBatch,
+    dropped: RecordBatch,
+    num_by_reason: [u64; DropReason::ALL.len()],
+}
+
+impl Candidates {
+    /// Sorts the candidates from where the last call ended to those before row `end`.
+    fn sort_until(&mut self, end: u64) -> anyhow::Result<Vec<Sorted>> {
+        let (questions, labels) = (self.questions.until(end)?, self.labels.until(end)?);
+        let texts: Vec<&StringArray> = questions.iter().map(|questions| &questions.texts).collect();
+        let is_repeated = match &mut self.seen {
+            Some(seen) => seen.add(&texts),
+            None => texts.iter().map(|texts| vec![false; texts.len()]).collect(),
+        };
+        let gate = &self.gate;
+        let sort = |(questions, is_repeated): (&Questions, Vec<bool>)| {
+            let rows = questions.rows();
+            sort(questions, &Labels::of_rows(&labels, rows.start, rows.end)?, is_repeated, gate)
+        };
+        questions.par_iter().zip(is_repeated).with_max_len(1).map(sort).collect()
+    }
+
+    /// All labels belonged to candidates.
+    fn require_end(&self) -> anyhow::Result<()> {
+        match self.labels.num_left() {
+            0 => Ok(()),
+            num => Err(foreign_labels(num).into()),
+        }
+    }
+}
+
+/// Sorts consecutive candidates, of which `labels` are all labels.
+fn sort(questions: &Questions, labels: &Labels, is_repeated: Vec<bool>, gate: &Gate) -> anyhow::Result<Sorted> {
+    let label_of = labels_of(questions, labels)?;
+    let figure = |values: &Float64Array| -> Vec<f64> {
+        label_of.iter().map(|at| at.map_or(0.0, |at| values.value(at as usize))).collect()
     };
-    let reason = |reason: DropReason| lit(reason.as_str());
-    challenges
-        .select([col("challenge_id"), col("row"), col("challenge_status"), col("question")])
-        .sort(["row"], SortMultipleOptions::default())
-        .with_column(col("question").is_first_distinct().alias("is_first"))
-        .join(labels, [col("challenge_id")], [col("challenge_id")], JoinArgs::new(JoinType::Left))
-        .with_column(
-            when(col("challenge_status").neq(lit(ChallengeStatus::Ok.as_str())))
-                .then(reason(DropReason::Malformed))
-                .when(is_repeated)
-                .then(reason(DropReason::Duplicate))
-                .when(col("pseudo_label").is_null())
-                .then(reason(DropReason::NoLabel))
-                .when(misses("vote_share", gate.low))
-                .then(reason(DropReason::TooHard))
-                .when(exceeds("vote_share", gate.high))
-                .then(reason(DropReason::TooEasy))
-                .when(misses("margin", gate.min_margin))
-                .then(reason(DropReason::NarrowMargin))
-                .otherwise(Expr::Literal(LiteralValue::untyped_null()))
-                .alias("drop_reason"),
-        )
-        .select([col("row"), col("drop_reason")])
-        .sort(["row"], SortMultipleOptions::default())
-}
-
-fn read_verdicts(frame: DataFrame) -> anyhow::Result<Vec<(u64, Option<DropReason>)>> {
-    let rows = frame.column("row")?.u64()?;
-    let reasons = frame.column("drop_reason")?;
-    // Where every candidate is kept, the column has no type of its own.
-    let reasons = reasons.cast(&polars::prelude::DataType::String)?;
-    let reasons = reasons.str()?;
-    rows.iter()
-        .zip(reasons.iter())
-        .map(|(row, reason)| Ok((row.context("a verdict has no row")?, reason.map(str::parse).transpose()?)))
-        .collect()
-}
-
-fn scan(parts: &[PathBuf]) -> anyhow::Result<LazyFrame> {
-    let paths = parts.iter().map(|part| PlRefPath::try_from_path(part)).collect::<PolarsResult<Vec<_>>>()?;
-    // A path is a path, whatever brackets and stars it holds.
-    let plain = ScanArgsParquet { glob: false, ..ScanArgsParquet::default() };
-    Ok(LazyFrame::scan_parquet_files(paths.into(), plain)?)
-}
-
-/// Labels by row, exactly one for each well-formed question.
-fn labels_by_row(challenges: &[Challenge], labels: Vec<Label>) -> anyhow::Result<BTreeMap<u64, Label>> {
-    let refuse = |message: String| StageFailure::input(message).hint("rerun vote-label for this place");
-    let mut by_row = BTreeMap::new();
-    for label in labels {
-        let id = label.challenge_id.clone();
-        if by_row.insert(label.row, label).is_some() {
-            return Err(refuse(format!("question {id} has two labels")).into());
-        }
+    let (vote_share, margin) = (figure(&labels.vote_shares), figure(&labels.margins));
+    let columns = GateColumns {
+        is_ok: (0..questions.len()).map(|at| questions.is_ok(at)).collect(),
+        is_repeated,
+        has_label: label_of.iter().map(|at| at.is_some_and(|at| labels.pseudo_labels.is_valid(at as usize))).collect(),
+        vote_share,
+        margin,
+    };
+    let reasons = verdicts(columns, gate).context("cannot run the filter's query")?;
+    if reasons.len() != questions.len() {
+        let message = format!("{} candidates gave {} verdicts", questions.len(), reasons.len());
+        return Err(StageFailure::internal(message).into());
     }
-    let mut num_labelled = 0;
-    for challenge in challenges {
-        let is_ok = challenge.challenge_status == ChallengeStatus::Ok.as_str();
-        let is_labelled = by_row.get(&challenge.row).is_some_and(|label| label.challenge_id == challenge.challenge_id);
-        if is_ok != is_labelled {
-            let what = if is_ok { "has no label" } else { "has a label but is malformed" };
-            return Err(refuse(format!("question {} {what}", challenge.challenge_id)).into());
-        }
-        num_labelled += usize::from(is_labelled);
-    }
-    if num_labelled != by_row.len() {
-        return Err(refuse(format!("{} labels belong to no question of this place", by_row.len() - num_labelled)).into());
-    }
-    Ok(by_row)
-}
 
-fn curriculum_row(label: &Label, gate_version: u32) -> anyhow::Result<CurriculumRow> {
-    Ok(CurriculumRow {
-        challenge_id: label.challenge_id.clone(),
-        row: label.row,
-        question: label.question.clone(),
-        pseudo_label: label.pseudo_label.clone().context("a kept row has no pseudo-label")?,
-        vote_share: label.vote_share,
-        margin: label.margin,
-        gate_version,
+    let kept = BooleanArray::from_iter(reasons.iter().map(|reason| Some(reason.is_none())));
+    let refused = not(&kept)?;
+    let of_questions: [ArrayRef; 3] = [
+        Arc::new(questions.ids.clone()),
+        Arc::new(UInt64Array::from_iter_values(questions.rows())),
+        Arc::new(questions.texts.clone()),
+    ];
+    let of_labels: [&dyn Array; 3] = [&labels.pseudo_labels, &labels.vote_shares, &labels.margins];
+    let columns = |mask: &BooleanArray| -> anyhow::Result<([ArrayRef; 3], [ArrayRef; 3], ArrayRef)> {
+        let [ids, rows, texts] = &of_questions;
+        let label_of = filter(&label_of, mask)?;
+        let label_of = label_of.as_any().downcast_ref::<UInt32Array>().context("filtered numbers are numbers")?;
+        let [pseudo_labels, vote_shares, margins] = of_labels;
+        let versions: ArrayRef = Arc::new(UInt32Array::from_value(gate.version, label_of.len()));
+        Ok((
+            [filter(ids, mask)?, filter(rows, mask)?, filter(texts, mask)?],
+            [take(pseudo_labels, label_of, None)?, take(vote_shares, label_of, None)?, take(margins, label_of, None)?],
+            versions,
+        ))
+    };
+
+    let ([ids, rows, texts], [pseudo_labels, vote_shares, margins], versions) = columns(&kept)?;
+    let curriculum = vec![ids, rows, texts, pseudo_labels, vote_shares, margins, versions];
+    let ([ids, rows, texts], [pseudo_labels, vote_shares, margins], versions) = columns(&refused)?;
+    let mut num_by_reason = [0; DropReason::ALL.len()];
+    let mut drop_reasons = StringBuilder::new();
+    for reason in reasons.into_iter().flatten() {
+        num_by_reason[reason as usize] += 1;
+        drop_reasons.append_value(reason.as_str());
+    }
+    let statuses = filter(&questions.statuses, &refused)?;
+    let dropped =
+        vec![ids, rows, texts, Arc::new(drop_reasons.finish()), statuses, pseudo_labels, vote_shares, margins, versions];
+    Ok(Sorted {
+        curriculum: RecordBatch::try_new(CurriculumRow::arrow_schema(), curriculum)?,
+        dropped: RecordBatch::try_new(DroppedRow::arrow_schema(), dropped)?,
+        num_by_reason,
     })
 }
 
-fn dropped_row(challenge: &Challenge, label: Option<&Label>, reason: DropReason, gate_version: u32) -> DroppedRow {
-    DroppedRow {
-        challenge_id: challenge.challenge_id.clone(),
-        row: challenge.row,
-        question: challenge.question.clone(),
-        drop_reason: reason.to_string(),
-        challenge_status: challenge.challenge_status.clone(),
-        pseudo_label: label.and_then(|label| label.pseudo_label.clone()),
-        vote_share: label.map(|label| label.vote_share),
-        margin: label.map(|label| label.margin),
-        gate_version,
+/// Where the label of each question stands: exactly one for each well-formed question.
+fn labels_of(questions: &Questions, labels: &Labels) -> anyhow::Result<UInt32Array> {
+    let rows = labels.rows.values();
+    let mut next = 0;
+    let (mut label_of, mut num_foreign) = (Vec::with_capacity(questions.len()), 0);
+    for (at, row) in questions.rows().enumerate() {
+        let id = questions.ids.value(at);
+        let is_next = rows.get(next) == Some(&row);
+        let is_labelled = is_next && labels.ids.value(next) == id;
+        if questions.is_ok(at) != is_labelled {
+            let what = if questions.is_ok(at) { "has no label" } else { "has a label but is malformed" };
+            return Err(stale_labels(format!("question {id} {what}")).into());
+        }
+        label_of.push(is_labelled.then_some(u32::try_from(next)?));
+        num_foreign += u64::from(is_next && !is_labelled);
+        next += usize::from(is_next);
     }
+    if num_foreign > 0 {
+        return Err(foreign_labels(num_foreign).into());
+    }
+    Ok(label_of.into())
 }
 
-#[cfg(test)]
-#[allow(clippy::unwrap_used, reason = "a test stops where it cannot go on")]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-    use rzero_algo::curriculum::gate as plain_gate;
-    use rzero_io::layout::Shard;
-    use rzero_io::writer::{FooterMetadata, TableWriter};
-    use rzero_schema::ids::Place;
-    use std::collections::BTreeSet;
-    use std::path::Path;
+fn foreign_labels(num: u64) -> StageFailure {
+    stale_labels(format!("{num} labels belong to no question of this place"))
+}
 
-    const PLACE: Place = Place { iteration: 1, phase: Phase::Curriculum, step: 0 };
-
-    /// A candidate: its question if it is one, whether it has a pseudo-label, its vote share and its margin in tenths.
-    type Candidate = (Option<u8>, bool, u32, u32);
-
-    fn candidates() -> impl Strategy<Value = Vec<Candidate>> {
-        let candidate = (prop::option::weighted(0.8, 0u8..12), any::<bool>(), 0u32..=10, 0u32..=10);
-        prop::collection::vec(candidate, 0..60)
-    }
-
-    fn write<T: rzero_schema::table::Table>(path: &Path, rows: &[T]) {
-        let footer =
-            FooterMetadata { stage: Stage::VoteLabel, place: PLACE, shard: Shard::WHOLE, seed: 1, profile_digest: String::new() };
-        let mut writer = TableWriter::create(path, &footer).unwrap();
-        writer.write(rows).unwrap();
-        writer.finish().unwrap();
-    }
-
-    fn challenge_of(row: u64, candidate: &Candidate) -> Challenge {
-        let question = candidate.0.map(|question| format!("{question}+1"));
-        Challenge {
-            challenge_id: PLACE.challenge_id(row).to_string(),
-            row,
-            challenge_status: if question.is_some() { "ok" } else { "truncated" }.to_owned(),
-            question,
-            proposed_answer: None,
-        }
-    }
-
-    fn label_of(row: u64, candidate: &Candidate) -> Option<Label> {
-        let (question, has_label, share, margin) = candidate;
-        Some(Label {
-            challenge_id: PLACE.challenge_id(row).to_string(),
-            row,
-            question: format!("{}+1", (*question)?),
-            pseudo_label: has_label.then(|| "2".to_owned()),
-            vote_share: f64::from(*share) * 0.1,
-            margin: f64::from(*margin) * 0.1,
-            vote_entropy: 0.0,
-            num_samples: 10,
-            num_parsed: 10,
-            num_truncated: 0,
-            class_answers: Vec::new(),
-            class_counts: Vec::new(),
-            sample_statuses: Vec::new(),
-            sample_classes: Vec::new(),
-        })
-    }
-
-    proptest! {
-        #![proptest_config(ProptestConfig { failure_persistence: None, cases: 48, ..ProptestConfig::default() })]
-
-        #[test]
-        fn the_query_and_its_plain_twin_agree(candidates in candidates(), cut in 0usize..60, drops in any::<bool>(), band in 0u32..=5) {
-            let gate = Gate { version: 1, low: f64::from(band) / 10.0, high: 0.8, min_margin: 0.2 };
-            let folder = tempfile::tempdir().unwrap();
-            let challenges: Vec<Challenge> = (0..).zip(&candidates).map(|(row, candidate)| challenge_of(row, candidate)).collect();
-            let labels: Vec<Label> = (0..).zip(&candidates).filter_map(|(row, candidate)| label_of(row, candidate)).collect();
-            // Two parts, one perhaps empty, under names that look like a pattern.
-            let cut = cut.min(challenges.len());
-            let parts = [folder.path().join("[a]*.parquet"), folder.path().join("b.parquet")];
-            write(&parts[0], &challenges[..cut]);
-            write(&parts[1], &challenges[cut..]);
-            let label_part = folder.path().join("labels.parquet");
-            write(&label_part, &labels);
-
-            let duplicates = if drops { Duplicates::Drop } else { Duplicates::Keep };
-            let query = verdict_query(scan(&parts).unwrap(), scan(&[label_part]).unwrap(), &gate, duplicates);
-            let verdicts = read_verdicts(query.collect().unwrap()).unwrap();
-
-            let mut seen = BTreeSet::new();
-            let expected: Vec<(u64, Option<DropReason>)> = (0..)
-                .zip(&candidates)
-                .map(|(row, (question, has_label, share, margin))| {
-                    let is_repeated = question.is_some_and(|question| !seen.insert(question));
-                    let (share, margin) = (f64::from(*share) * 0.1, f64::from(*margin) * 0.1);
-                    (row, plain_gate(question.is_some(), drops && is_repeated, *has_label, share, margin, &gate))
-                })
-                .collect();
-            prop_assert_eq!(verdicts, expected);
-        }
-    }
+fn stale_labels(message: String) -> StageFailure {
+    StageFailure::input(message).hint("rerun vote-label for this place")
 }

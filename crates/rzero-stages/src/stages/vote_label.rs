@@ -3,8 +3,14 @@
 //! Reads the `challenges` of challenge-gen and the `rollouts` of solve-sample at the same place; writes `labels`, one row for each
 //! well-formed question of its shard. A question that lacks an answer, or has one too many, stops the stage: an answer that silently
 //! went missing would change the vote.
+//!
+//! Both inputs come in row order and are streamed: some row groups of rollouts are read side by side, only the columns that a vote needs;
+//! what is whole of them is voted on while the labels before are written. Rollouts in another order are refused.
 
-use crate::answers::{answer_rule, read_rollout_answer};
+mod answers;
+mod labels;
+
+use crate::answers::answer_rule;
 use crate::args::{CommonArgs, EXIT_CODES_HELP};
 use crate::console::Progress;
 use crate::context::StageContext;
@@ -12,13 +18,15 @@ use crate::exit::StageFailure;
 use crate::frame::run_stage;
 use crate::inputs::StageInputs;
 use crate::outputs::StageOutputs;
-use anyhow::Context;
+use crate::questions::{QuestionStream, Questions};
+use answers::{Answers, Run, check_order};
+use labels::{LabelBatch, Labels, NumByStatus};
 use rayon::prelude::*;
-use rzero_algo::answer::ReadAnswer;
 use rzero_algo::vote::{Ballot, vote};
-use rzero_schema::tables::{Challenge, Label, Rollout};
-use rzero_schema::vocab::{AnswerStatus, ChallengeStatus, Phase, Stage};
-use std::collections::BTreeMap;
+use rzero_io::scan::Piece;
+use rzero_schema::tables::{Label, Rollout};
+use rzero_schema::vocab::{AnswerStatus, Phase, Stage};
+use std::ops::Range;
 
 /// Vote on the Solver's answers: rollouts to pseudo-labels.
 #[derive(Debug, clap::Parser)]
@@ -38,124 +46,175 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     run_stage(&context, inputs, |inputs, outputs| label_shard(&context, inputs, outputs))
 }
 
+/// Row groups of rollouts that are read side by side, for each thread.
+const PIECES_PER_THREAD: usize = 3;
+/// Questions that one thread votes on at a time.
+const VOTE_ROWS: usize = 1024;
+
 fn label_shard(context: &StageContext, inputs: &StageInputs<'_>, outputs: &mut StageOutputs<'_>) -> anyhow::Result<()> {
-    let num_samples = match context.place.phase {
+    let mut questions = QuestionStream::new(inputs.output(Stage::ChallengeGen)?)?;
+    let rows = context.shard_rows(questions.num_rows());
+    questions.skip_to(rows.start);
+    let pieces =
+        pieces_of_shard(inputs.output(Stage::SolveSample)?.scan::<Rollout>(&answers::COLUMNS)?, &rows, questions.num_rows());
+    let progress = Progress::start("reading answers", pieces.iter().map(Piece::num_rows).sum(), "rollouts");
+    let mut polls = Polls { context, num_samples: num_samples(context), rows, questions, started: Answers::default() };
+    let mut means = Means::default();
+    let mut writer = outputs.table_writer::<Label>()?;
+
+    // At least one round, so that questions without any answer are missed.
+    let mut rounds: Vec<&[Piece<Rollout>]> = pieces.chunks(PIECES_PER_THREAD * context.threads).collect();
+    if rounds.is_empty() {
+        rounds.push(&[]);
+    }
+    let num_rounds = rounds.len();
+    let mut voted: Vec<LabelBatch> = Vec::new();
+    for (round, pieces) in rounds.into_iter().enumerate() {
+        context.interrupt.check()?;
+        let (next, written) = rayon::join(
+            || polls.vote_on(pieces, round + 1 == num_rounds),
+            || voted.iter().try_for_each(|batch| writer.write_columns(&batch.columns)),
+        );
+        written?;
+        voted = next?;
+        voted.iter().for_each(|batch| means.add(batch));
+        progress.advance(pieces.iter().map(Piece::num_rows).sum());
+    }
+    voted.iter().try_for_each(|batch| writer.write_columns(&batch.columns))?;
+    means.tell(outputs);
+    outputs.finish_table(writer)
+}
+
+fn num_samples(context: &StageContext) -> u32 {
+    match context.place.phase {
         Phase::Challenger => context.profile.challenger.num_samples,
         _ => context.profile.curriculum.num_samples,
+    }
+}
+
+/// The row groups that may hold answers to questions of these rows, or to none of the `num_questions`.
+fn pieces_of_shard(pieces: Vec<Piece<Rollout>>, rows: &Range<u64>, num_questions: u64) -> Vec<Piece<Rollout>> {
+    let may_concern = |piece: &Piece<Rollout>| {
+        piece.range("row").is_none_or(|range| {
+            (*range.start() < rows.end && rows.start <= *range.end())
+                || (rows.end == num_questions && *range.end() >= num_questions)
+        })
     };
-    let challenges = inputs.output(Stage::ChallengeGen)?.read::<Challenge>()?;
-    check_rows(&challenges)?;
-    let rows = context.shard_rows(challenges.len() as u64);
-    let answers = read_answers(context, inputs, &challenges)?;
-    let mine = &challenges[rows.start as usize..rows.end as usize];
-    let labels: Vec<Label> = mine
-        .par_iter()
-        .filter(|challenge| is_ok(challenge))
-        .map(|challenge| label(challenge, answers.get(&challenge.row), num_samples))
-        .collect::<anyhow::Result<_>>()?;
-
-    for status in AnswerStatus::ALL {
-        let count = labels.iter().flat_map(|label| &label.sample_statuses).filter(|found| *found == status.as_str()).count();
-        outputs.count(status.as_str(), count as u64);
-    }
-    outputs.metric("num_labels", labels.len() as f64);
-    if !labels.is_empty() {
-        let mean = |figure: fn(&Label) -> f64| labels.iter().map(figure).sum::<f64>() / labels.len() as f64;
-        outputs.metric("vote_share_mean", mean(|label| label.vote_share));
-        outputs.metric("parsed_share", mean(|label| f64::from(label.num_parsed) / f64::from(label.num_samples)));
-        outputs.metric("truncated_share", mean(|label| f64::from(label.num_truncated) / f64::from(label.num_samples)));
-    }
-    outputs.write_table(&labels)
+    pieces.into_iter().filter(may_concern).collect()
 }
 
-const BATCH_ROWS: usize = 4096;
+/// Questions and their answers, side by side.
+struct Polls<'a> {
+    context: &'a StageContext,
+    num_samples: u32,
+    rows: Range<u64>,
+    questions: QuestionStream,
+    /// Answers to the question whose last ones were not read yet.
+    started: Answers,
+}
 
-/// The answer in each completion, by row of its question and by sample, for the rows of this shard.
-fn read_answers(
-    context: &StageContext,
-    inputs: &StageInputs<'_>,
-    challenges: &[Challenge],
-) -> anyhow::Result<BTreeMap<u64, BTreeMap<u32, ReadAnswer>>> {
-    let rollouts = inputs.output(Stage::SolveSample)?;
-    let rows = context.shard_rows(challenges.len() as u64);
-    let rule = answer_rule(&context.profile);
-    let progress = Progress::start("reading answers", rollouts.num_rows::<Rollout>()?, "rollouts");
-    let mut answers: BTreeMap<u64, BTreeMap<u32, ReadAnswer>> = BTreeMap::new();
-    for batch in rollouts.stream::<Rollout>(BATCH_ROWS)? {
-        context.interrupt.check()?;
-        let batch = batch?;
-        progress.advance(batch.len() as u64);
-        let mine: Vec<&Rollout> = batch.iter().filter(|rollout| rows.contains(&rollout.row)).collect();
-        let read: Vec<ReadAnswer> =
-            mine.par_iter().map(|rollout| read_rollout_answer(rollout, &rule)).collect::<anyhow::Result<_>>()?;
-        for (rollout, answer) in mine.iter().zip(read) {
-            let challenge = &challenges[rollout.row as usize];
-            if challenge.challenge_id != rollout.challenge_id || !is_ok(challenge) {
-                let message = format!(
-                    "a rollout answers {}, row {}, which is no question of this place",
-                    rollout.challenge_id, rollout.row
-                );
-                return Err(stale_rollouts(message).into());
-            }
-            if answers.entry(rollout.row).or_default().insert(rollout.sample, answer).is_some() {
-                let message = format!("question {} has sample {} twice", rollout.challenge_id, rollout.sample);
-                return Err(stale_rollouts(message).into());
+impl Polls<'_> {
+    /// Reads row groups of answers, and votes on the questions whose answers are whole by that.
+    fn vote_on(&mut self, pieces: &[Piece<Rollout>], is_last: bool) -> anyhow::Result<Vec<LabelBatch>> {
+        let rule = answer_rule(&self.context.profile);
+        // The last shard also reads what belongs to no question, so as to refuse it.
+        let rows = self.rows.start..if self.rows.end == self.questions.num_rows() { u64::MAX } else { self.rows.end };
+        let read: Vec<Answers> =
+            pieces.par_iter().with_max_len(1).map(|piece| Answers::read(piece, &rows, &rule)).collect::<anyhow::Result<_>>()?;
+        let mut answers = vec![std::mem::take(&mut self.started)];
+        answers.extend(read);
+        answers.retain(|answers| answers.first().is_some());
+        for pair in answers.windows(2) {
+            if let (Some((row, sample, id)), Some(next)) = (pair[0].last(), pair[1].first()) {
+                check_order(Some((row, sample)), next, id)?;
             }
         }
+        let last_row = answers.last().and_then(Answers::last).map_or(self.rows.start, |(row, ..)| row);
+        let end = if is_last { self.rows.end } else { last_row.min(self.rows.end) };
+        let runs: Vec<Run<'_>> = answers.iter().flat_map(Answers::runs).collect();
+        if let Some(run) = runs.get(runs.partition_point(|run| run.row() < self.rows.end)) {
+            return Err(no_question(run));
+        }
+        let (whole, started) = runs.split_at(runs.partition_point(|run| run.row() < end));
+        started.iter().for_each(|run| self.started.copy(run));
+        let questions: Vec<Questions> = self.questions.until(end)?;
+        let batches: Vec<Questions> = questions
+            .iter()
+            .flat_map(|some| (0..some.len()).step_by(VOTE_ROWS).map(|start| some.slice(start, VOTE_ROWS.min(some.len() - start))))
+            .collect();
+        batches.par_iter().with_max_len(1).map(|questions| self.labels(questions, whole)).collect()
     }
-    Ok(answers)
-}
 
-/// The vote on one question.
-fn label(challenge: &Challenge, answers: Option<&BTreeMap<u32, ReadAnswer>>, num_samples: u32) -> anyhow::Result<Label> {
-    let id = &challenge.challenge_id;
-    let none = BTreeMap::new();
-    let answers = answers.unwrap_or(&none);
-    if !answers.keys().copied().eq(0..num_samples) {
-        let found = answers.keys().map(u32::to_string).collect::<Vec<_>>().join(", ");
-        let message = format!("question {id} has answers [{found}], expected samples 0 to {}", num_samples.saturating_sub(1));
-        return Err(stale_rollouts(message).into());
+    /// The labels of consecutive questions; `runs` holds the answers to these and to others.
+    fn labels(&self, questions: &Questions, runs: &[Run<'_>]) -> anyhow::Result<LabelBatch> {
+        let rows = questions.rows();
+        let first = runs.partition_point(|run| run.row() < rows.start);
+        let mut runs = runs[first..].chunk_by(|left, right| left.row() == right.row()).peekable();
+        let mut labels = Labels::default();
+        let (mut samples, mut ballots): (Vec<u32>, Vec<Ballot<'_>>) = (Vec::new(), Vec::new());
+        for (at, row) in rows.enumerate() {
+            let id = questions.ids.value(at);
+            samples.clear();
+            ballots.clear();
+            for run in runs.next_if(|runs| runs[0].row() == row).unwrap_or_default() {
+                if run.id() != id || !questions.is_ok(at) {
+                    return Err(no_question(run));
+                }
+                samples.extend_from_slice(run.samples());
+                ballots.extend(run.ballots());
+            }
+            if !questions.is_ok(at) {
+                continue;
+            }
+            if !samples.iter().copied().eq(0..self.num_samples) {
+                let found = samples.iter().map(u32::to_string).collect::<Vec<_>>().join(", ");
+                let last = self.num_samples.saturating_sub(1);
+                let message = format!("question {id} has answers [{found}], expected samples 0 to {last}");
+                return Err(stale_rollouts(message).into());
+            }
+            labels.add(id, row, questions.texts.value(at), &ballots, &vote(&ballots))?;
+        }
+        labels.finish()
     }
-    let ballots: Vec<Ballot<'_>> =
-        answers.values().map(|read| Ballot { status: read.status, answer: read.answer.as_deref() }).collect();
-    let outcome = vote(&ballots);
-    let question = challenge.question.clone().with_context(|| format!("question {id} has no text"))?;
-    let class = |class: &Option<u32>| class.map_or(Ok(-1), i32::try_from);
-    Ok(Label {
-        challenge_id: id.clone(),
-        row: challenge.row,
-        question,
-        pseudo_label: outcome.pseudo_label,
-        vote_share: outcome.vote_share,
-        margin: outcome.margin,
-        vote_entropy: outcome.vote_entropy,
-        num_samples: outcome.num_samples,
-        num_parsed: outcome.num_parsed,
-        num_truncated: outcome.num_truncated,
-        class_answers: outcome.classes.iter().map(|class| class.answer.clone()).collect(),
-        class_counts: outcome.classes.iter().map(|class| class.count).collect(),
-        sample_statuses: answers.values().map(|read| read.status.to_string()).collect(),
-        sample_classes: outcome.class_of_sample.iter().map(class).collect::<Result<_, _>>()?,
-    })
 }
 
-fn is_ok(challenge: &Challenge) -> bool {
-    challenge.challenge_status == ChallengeStatus::Ok.as_str()
+/// Counts and means of the manifest, taken in row order.
+#[derive(Default)]
+struct Means {
+    num_labels: u64,
+    vote_share: f64,
+    parsed_share: f64,
+    truncated_share: f64,
+    num_by_status: NumByStatus,
 }
 
-/// Rows count from 0 without a gap, and every well-formed question has a text.
-fn check_rows(challenges: &[Challenge]) -> anyhow::Result<()> {
-    for (row, challenge) in challenges.iter().enumerate() {
-        if challenge.row != row as u64 || is_ok(challenge) != challenge.question.is_some() {
-            let id = &challenge.challenge_id;
-            let message = format!(
-                "challenge {id} stands in row {} of its table with row number {} and status {}",
-                row, challenge.row, challenge.challenge_status
-            );
-            return Err(StageFailure::input(message).hint("rerun challenge-gen for this place").into());
+impl Means {
+    fn add(&mut self, batch: &LabelBatch) {
+        self.num_labels += batch.figures.len() as u64;
+        for figures in &batch.figures {
+            self.vote_share += figures.vote_share;
+            self.parsed_share += figures.parsed_share;
+            self.truncated_share += figures.truncated_share;
+        }
+        self.num_by_status.iter_mut().zip(&batch.num_by_status).for_each(|(sum, number)| *sum += number);
+    }
+
+    fn tell(&self, outputs: &mut StageOutputs<'_>) {
+        for (status, number) in AnswerStatus::ALL.iter().zip(self.num_by_status) {
+            outputs.count(status.as_str(), number);
+        }
+        let num_labels = self.num_labels as f64;
+        outputs.metric("num_labels", num_labels);
+        if self.num_labels > 0 {
+            outputs.metric("vote_share_mean", self.vote_share / num_labels);
+            outputs.metric("parsed_share", self.parsed_share / num_labels);
+            outputs.metric("truncated_share", self.truncated_share / num_labels);
         }
     }
-    Ok(())
+}
+
+fn no_question(run: &Run<'_>) -> anyhow::Error {
+    stale_rollouts(format!("a rollout answers {}, row {}, which is no question of this place", run.id(), run.row())).into()
 }
 
 fn stale_rollouts(message: String) -> StageFailure {

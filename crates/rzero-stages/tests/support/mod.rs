@@ -8,6 +8,7 @@ pub(crate) mod server;
 use rzero_io::layout::RunLayout;
 use rzero_io::set::StageOutput;
 use rzero_schema::ids::Place;
+use rzero_schema::table::Table;
 use rzero_schema::tables::{Challenge, Rollout};
 use rzero_schema::vocab::{Phase, Role, Stage};
 use rzero_stages::args::CommonArgs;
@@ -89,8 +90,7 @@ impl Run {
     /// Plays challenge-gen and solve-sample: each case is a row.
     pub(crate) fn play(&self, place: Place, cases: &[Case<'_>]) {
         let challenges: Vec<Challenge> = (0..).zip(cases).map(|(row, (question, _))| challenge(place, row, *question)).collect();
-        let generate = StageContext::new(Stage::ChallengeGen, &self.args(place, 0, 1), &[place.phase]).unwrap();
-        run_stage(&generate, StageInputs::new(&generate), |_, outputs| outputs.write_table(&challenges)).unwrap();
+        self.play_table(Stage::ChallengeGen, place, &challenges);
         self.play_answers(place, cases);
     }
 
@@ -102,9 +102,17 @@ impl Run {
                 (0..).zip(completions).map(move |(sample, text)| rollout(place, row, sample, text))
             })
             .collect();
-        let solve = StageContext::new(Stage::SolveSample, &self.args(place, 0, 1), &[place.phase]).unwrap();
-        let inputs = StageInputs::new(&solve).with_stage(Stage::ChallengeGen);
-        run_stage(&solve, inputs, |_, outputs| outputs.write_table(&rollouts)).unwrap();
+        self.play_table(Stage::SolveSample, place, &rollouts);
+    }
+
+    /// Plays a stage that writes these rows.
+    pub(crate) fn play_table<T: Table>(&self, stage: Stage, place: Place, rows: &[T]) {
+        let context = StageContext::new(stage, &self.args(place, 0, 1), &[place.phase]).unwrap();
+        let mut inputs = StageInputs::new(&context);
+        if stage != Stage::ChallengeGen {
+            inputs = inputs.with_stage(Stage::ChallengeGen);
+        }
+        run_stage(&context, inputs, |_, outputs| outputs.write_table(rows)).unwrap();
     }
 
     /// Runs a binary on this run with an empty environment of ours.
@@ -146,7 +154,7 @@ pub(crate) fn told(output: &Output) -> String {
     format!("exit {code}\n{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
 }
 
-fn challenge(place: Place, row: u64, question: Option<&str>) -> Challenge {
+pub(crate) fn challenge(place: Place, row: u64, question: Option<&str>) -> Challenge {
     Challenge {
         challenge_id: place.challenge_id(row).to_string(),
         row,
@@ -156,7 +164,7 @@ fn challenge(place: Place, row: u64, question: Option<&str>) -> Challenge {
     }
 }
 
-fn rollout(place: Place, row: u64, sample: u32, text: &str) -> Rollout {
+pub(crate) fn rollout(place: Place, row: u64, sample: u32, text: &str) -> Rollout {
     let (completion, finish_reason) = text.strip_suffix('…').map_or((text, "stop"), |cut| (cut, "length"));
     Rollout {
         challenge_id: place.challenge_id(row).to_string(),

@@ -85,7 +85,7 @@ class Bench:
             word = word.replace("{" + name + "}", value)
         if self.args.quick:
             word = dict(experiment.quick).get(word, word)
-        return word
+        return dict(pair.split("=", 1) for pair in self.args.replace).get(word, word)
 
     def missing(self, command: Command, experiment: Experiment) -> str:
         """What keeps a command from running; empty where nothing does."""
@@ -202,6 +202,7 @@ def parse(words: list[str]) -> argparse.Namespace:
     parser.add_argument("--bin", type=Path, help="folder of the stage binaries")
     parser.add_argument("--just", default=os.environ.get("RZERO_JUST", shutil.which("just") or "just"))
     parser.add_argument("--executable", action="append", default=[], metavar="NAME=PATH", help="a bench that is built already")
+    parser.add_argument("--replace", action="append", default=[], metavar="WORD=WORD", help="a word of the commands, to measure less")
     parser.add_argument("--through", default="", help="what each measured command is run through, for example `nice -n -5`, or a queue")
     return parser.parse_args(words)
 

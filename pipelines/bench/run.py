@@ -66,8 +66,10 @@ class Bench:
             "just": self.args.just,
         }  # fmt: skip
         argv = [word for experiment in experiments for command in (*experiment.ours, *experiment.peer) for word in command.argv]
-        if any(word in BENCHES for word in argv):
+        given = dict(word.split("=", 1) for word in self.args.executable)
+        if any(word in BENCHES and word.strip("{}") not in given for word in argv):
             self.words |= built_benches()
+        self.words |= given
         if "{cache}/prompts.json" in argv and (self.model / "config.json").is_file():
             self.render_prompts()
 
@@ -83,7 +85,7 @@ class Bench:
             word = word.replace("{" + name + "}", value)
         if self.args.quick:
             word = dict(experiment.quick).get(word, word)
-        return word
+        return dict(pair.split("=", 1) for pair in self.args.replace).get(word, word)
 
     def missing(self, command: Command, experiment: Experiment) -> str:
         """What keeps a command from running; empty where nothing does."""
@@ -143,7 +145,7 @@ class Bench:
         for number in range(1, rounds + 1):
             for side, commands in (("ours", experiment.ours), ("peer", experiment.peer)):
                 for command in commands:
-                    if self.args.only in ("", side) and self.args.commands in command.name:
+                    if self.args.only in ("", side) and re.search(self.args.commands, command.name):
                         self.run_command(experiment, command, side, number)
 
     def conclude(self) -> None:
@@ -193,12 +195,14 @@ def parse(words: list[str]) -> argparse.Namespace:
     parser.add_argument("--render", action="store_true", help="measure nothing")
     parser.add_argument("--readme", action="store_true", help="put the table into README.md as well")
     parser.add_argument("--only", choices=["", "ours", "peer"], default="", help="one side")
-    parser.add_argument("--commands", default="", help="commands whose names hold this")
+    parser.add_argument("--commands", default="", help="commands whose names match this pattern")
     parser.add_argument("--rounds", type=int, default=0, help="in place of the experiment's own number")
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--out", type=Path, help="results folder")
     parser.add_argument("--bin", type=Path, help="folder of the stage binaries")
     parser.add_argument("--just", default=os.environ.get("RZERO_JUST", shutil.which("just") or "just"))
+    parser.add_argument("--executable", action="append", default=[], metavar="NAME=PATH", help="a bench that is built already")
+    parser.add_argument("--replace", action="append", default=[], metavar="WORD=WORD", help="a word of the commands, to measure less")
     parser.add_argument("--through", default="", help="what each measured command is run through, for example `nice -n -5`, or a queue")
     return parser.parse_args(words)
 

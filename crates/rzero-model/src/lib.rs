@@ -15,6 +15,7 @@ pub mod gguf;
 pub mod kernels;
 pub mod kv_cache;
 pub mod matmul;
+mod product;
 pub mod reference;
 pub mod rope;
 pub mod sampler;

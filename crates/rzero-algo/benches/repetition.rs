@@ -29,7 +29,8 @@ fn main() {
     if let Some(threads) = value("--threads") {
         rayon::ThreadPoolBuilder::new().num_threads(threads.parse().unwrap()).build_global().unwrap();
     }
-    let questions: Vec<String> = (0..num_questions as u64).map(|row| question(row, num_questions as u64 / PER_TEMPLATE)).collect();
+    let questions: Vec<String> =
+        (0..num_questions as u64).map(|row| question(row, num_questions as u64 / PER_TEMPLATE)).collect();
     let asked: Vec<Option<&str>> = questions.iter().map(|question| Some(question.as_str())).collect();
     let cluster = || repetition(black_box(&asked), BleuTokens::Whitespace, THRESHOLD, num_questions).cluster;
 

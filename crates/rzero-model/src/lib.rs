@@ -17,6 +17,7 @@ pub mod kernels;
 pub mod kv_cache;
 pub mod matmul;
 pub mod panels;
+mod product;
 pub mod reference;
 pub mod rope;
 pub mod sampler;

@@ -1,9 +1,8 @@
-//! Matrix products of training, by the `gemm` crate. Those of decoding, with few rows, are in [`crate::panels`].
-//!
-//! Large products are cut into blocks of rows that all threads share. The cut follows from the sizes alone, so that a result does not depend
-//! on the number of threads.
+//! Matrix products of training: of any strides by the `gemm` crate, large ones on all threads ([`crate::product`]). Those of decoding, with few
+//! rows, are in [`crate::panels`].
 
-use rayon::prelude::*;
+use crate::product;
+use std::ops::Range;
 
 /// A matrix seen through strides.
 #[derive(Debug, Clone, Copy)]
@@ -29,9 +28,29 @@ impl<'a> Matrix<'a> {
         Self { data, rows, columns, row_stride, column_stride: 1 }
     }
 
-    /// Some rows of it, without moving anything.
-    fn row_range(self, start: usize, rows: usize) -> Self {
-        Self { data: &self.data[start * self.row_stride..], rows, ..self }
+    pub(crate) fn rows(self) -> usize {
+        self.rows
+    }
+
+    pub(crate) fn columns(self) -> usize {
+        self.columns
+    }
+
+    /// How far rows lie apart.
+    pub(crate) fn row_stride(self) -> usize {
+        self.row_stride
+    }
+
+    /// A part of a row of a matrix whose rows are contiguous.
+    pub(crate) fn contiguous_row(self, row: usize, columns: Range<usize>) -> &'a [f32] {
+        debug_assert_eq!(self.column_stride, 1, "rows are contiguous");
+        &self.data[row * self.row_stride + columns.start..row * self.row_stride + columns.end]
+    }
+
+    /// A part of a column of a matrix whose columns are contiguous.
+    pub(crate) fn contiguous_column(self, column: usize, rows: Range<usize>) -> &'a [f32] {
+        debug_assert_eq!(self.row_stride, 1, "columns are contiguous");
+        &self.data[column * self.column_stride + rows.start..column * self.column_stride + rows.end]
     }
 
     /// The transpose, without moving anything.
@@ -93,29 +112,15 @@ pub fn multiply(target: &mut [f32], target_stride: usize, store: Store, factor: 
     }
 }
 
-/// Multiply-adds up to which a product is not cut: a few milliseconds of one core.
-const WHOLE_PRODUCT: usize = 1 << 26;
-
-/// Multiply-adds of a block of a product that is cut.
-const BLOCK_PRODUCT: usize = 1 << 25;
-
-/// Rows of a block are a multiple of this, so that the kernels' tiles are full.
-const BLOCK_ROWS: usize = 48;
-
 /// As [`multiply`], on all threads of the pool where the product is large.
 pub fn multiply_shared(target: &mut [f32], target_stride: usize, store: Store, factor: f32, left: Matrix<'_>, right: Matrix<'_>) {
-    let (m, products_a_row) = (left.rows, left.columns * right.columns);
-    if m * products_a_row <= WHOLE_PRODUCT {
+    let is_large = left.rows >= product::LEAST_ROWS && left.rows * left.columns * right.columns >= product::LEAST_PRODUCT;
+    if factor == 1.0 && is_large {
+        assert_eq!(left.columns, right.rows, "inner sizes of a product agree");
+        product::product(target, target_stride, store, left, right);
+    } else {
         multiply(target, target_stride, store, factor, left, right);
-        return;
     }
-    let rows = (BLOCK_PRODUCT / products_a_row.max(1)).max(1).next_multiple_of(BLOCK_ROWS);
-    target[..(m - 1) * target_stride + right.columns].par_chunks_mut(rows * target_stride).enumerate().for_each(
-        |(block, target)| {
-            let start = block * rows;
-            multiply(target, target_stride, store, factor, left.row_range(start, rows.min(m - start)), right);
-        },
-    );
 }
 
 #[cfg(test)]

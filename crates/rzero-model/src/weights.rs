@@ -70,6 +70,18 @@ pub struct LayerLayout {
 }
 
 impl LayerLayout {
+    /// Query, key and value projections, which lie side by side: one matrix, [(heads + 2 kv heads) x head_dim, hidden].
+    #[must_use]
+    pub fn query_key_value(&self) -> Range<usize> {
+        self.query.start..self.value.end
+    }
+
+    /// Gate and up projections, which lie side by side: one matrix, [2 x intermediate, hidden].
+    #[must_use]
+    pub fn gate_up(&self) -> Range<usize> {
+        self.gate.start..self.up.end
+    }
+
     /// The whole layer: its parameters lie side by side.
     #[must_use]
     pub fn range(&self) -> Range<usize> {

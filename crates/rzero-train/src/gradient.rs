@@ -9,18 +9,19 @@ use crate::device_gradient;
 use crate::error::TrainError;
 use rayon::prelude::*;
 use rzero_model::device::Accelerator;
+use rzero_model::kernels::{add_scaled, vectorized};
 use rzero_model::training::{GradientSink, Keep, TokenLogprobs, TrainingModel};
 use rzero_model::{ModelConfig, Weights};
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// Weights up to which micro-batches run side by side: a gradient each is then cheap, and single products too small to share.
+/// Weights up to which a model is small: a gradient for each micro-batch is then cheap, and single products too small to share.
 const SMALL_MODEL: usize = 1 << 23;
 
-/// How many micro-batches run at once on so many threads.
+/// How many micro-batches of a small model run side by side on so many threads; nothing for a large one.
 #[must_use]
-pub fn side_by_side(num_parameters: usize, threads: usize) -> usize {
-    if num_parameters <= SMALL_MODEL { threads } else { 1 }
+pub fn side_by_side(num_parameters: usize, threads: usize) -> Option<usize> {
+    (num_parameters <= SMALL_MODEL).then_some(threads.max(1))
 }
 
 fn training_model(config: &ModelConfig, batches: &[MicroBatch]) -> TrainingModel {
@@ -51,8 +52,8 @@ pub fn logprobs(
         Ok(model.logprobs(weights, &batch.packed))
     };
     match side_by_side(weights.values.len(), rayon::current_num_threads()) {
-        1 => batches.iter().map(one).collect(),
-        _ => batches.par_iter().map(one).collect(),
+        None => batches.iter().map(one).collect(),
+        Some(_) => batches.par_iter().map(one).collect(),
     }
 }
 
@@ -98,13 +99,13 @@ pub fn accumulate<T: Send>(
     let num_parameters = weights.values.len();
     let mut kept = Vec::with_capacity(batches.len());
     match side_by_side(num_parameters, rayon::current_num_threads()) {
-        1 => {
+        None => {
             for index in 0..batches.len() {
                 go_on(passes.interrupt)?;
                 kept.push(one(index, sink));
             }
         }
-        at_once => {
+        Some(at_once) => {
             let indices: Vec<usize> = (0..batches.len()).collect();
             for wave in indices.chunks(at_once) {
                 go_on(passes.interrupt)?;
@@ -112,7 +113,7 @@ pub fn accumulate<T: Send>(
                     .par_iter()
                     .map(|index| {
                         let mut gradient = vec![0f32; num_parameters];
-                        let kept = one(*index, &mut |range, part| gradient[range].copy_from_slice(part));
+                        let kept = one(*index, &mut |range, part| add_here(&mut gradient[range], part));
                         (gradient, kept)
                     })
                     .collect();
@@ -129,9 +130,13 @@ pub fn accumulate<T: Send>(
 /// Adds a part of a gradient to its place in the flat sum.
 pub fn add(total: &mut [f32], range: Range<usize>, part: &[f32]) {
     const CHUNK: usize = 1 << 16;
-    total[range].par_chunks_mut(CHUNK).zip(part.par_chunks(CHUNK)).for_each(|(total, part)| {
-        for (t, g) in total.iter_mut().zip(part) {
-            *t += g;
-        }
-    });
+    if part.len() <= CHUNK {
+        add_here(&mut total[range], part);
+        return;
+    }
+    total[range].par_chunks_mut(CHUNK).zip(part.par_chunks(CHUNK)).for_each(|(total, part)| add_here(total, part));
+}
+
+fn add_here(total: &mut [f32], part: &[f32]) {
+    vectorized(|| add_scaled(total, 1.0, part));
 }

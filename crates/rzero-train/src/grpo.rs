@@ -7,8 +7,9 @@ use crate::batch::{MicroBatch, Sequence, micro_batches};
 use crate::error::TrainError;
 use crate::gradient::{Passes, accumulate, logprobs};
 use crate::loss::{TokenLoss, token_loss, token_weights};
-use crate::optim::{AdamSettings, AdamState, clip};
+use crate::optim::{AdamSettings, AdamState, clip_factor, norm};
 use crate::trainable::Trainable;
+use rayon::prelude::*;
 use rzero_model::Weights;
 use rzero_model::device::Accelerator;
 use rzero_model::training::{Keep, TokenLogprobs};
@@ -200,7 +201,9 @@ pub fn grpo_step(
         let batches = update_batches(samples, settings, policy.weights())?;
 
         let clock = Instant::now();
-        gradient.fill(0.0);
+        if num_updates > 0 {
+            gradient.par_chunks_mut(1 << 16).for_each(|part| part.fill(0.0));
+        }
         let mut sink = |range, part: &[f32]| policy.add_gradient(range, part, &mut gradient);
         let kept = accumulate(policy.weights(), &batches, passes, &mut sink, |index, new| {
             slopes(&batches[index], samples, &token_weight, new, reference, settings)
@@ -210,7 +213,7 @@ pub fn grpo_step(
         kept.iter().for_each(|kept| update_sums.add(kept));
 
         let clock = Instant::now();
-        let norm = clip(&mut gradient, settings.max_gradient_norm);
+        let norm = norm(&gradient);
         for (what, value) in [("the gradient", norm), ("the loss", update_sums.loss)] {
             if !value.is_finite() {
                 return Err(TrainError::NotFinite { what, update: optimizer.updates + 1 });
@@ -222,7 +225,7 @@ pub fn grpo_step(
             epsilon: settings.adam_epsilon,
             weight_decay: settings.weight_decay,
         };
-        policy.update(&gradient, optimizer, step.learning_rate, &adam);
+        policy.update(&gradient, clip_factor(norm, settings.max_gradient_norm), optimizer, step.learning_rate, &adam);
         timings.optimizer += clock.elapsed();
 
         gradient_norm += norm;

@@ -66,8 +66,8 @@ impl MemoryPlan {
                 (false, _) => copies(num_parameters),
             },
             optimizer: copies(num_moments * num_trained),
-            gradient: copies(num_trained + if at_once > 1 { at_once * num_parameters } else { 0 }),
-            passes: at_once * pass_bytes(config, rows, asked, step.longest, keep, if at_once > 1 { 1 } else { threads }),
+            gradient: copies(num_trained + at_once.unwrap_or(0) * num_parameters),
+            passes: at_once.unwrap_or(1) * pass_bytes(config, rows, asked, step.longest, keep, at_once.map_or(threads, |_| 1)),
         }
     }
 

@@ -7,6 +7,7 @@
 
 use rayon::prelude::*;
 use rzero_model::Weights;
+use rzero_model::kernels::vectorized;
 use rzero_model::matmul::{Matrix, Store, multiply};
 use rzero_model::weights::Parameter;
 
@@ -48,26 +49,38 @@ impl AdamState {
 /// Global norm of a gradient.
 #[must_use]
 pub fn norm(gradient: &[f32]) -> f64 {
-    let partial: Vec<f64> =
-        gradient.par_chunks(CHUNK).map(|chunk| chunk.iter().map(|value| f64::from(*value) * f64::from(*value)).sum()).collect();
+    const LANES: usize = 8;
+    let square = |value: f32| f64::from(value) * f64::from(value);
+    let partial: Vec<f64> = gradient
+        .par_chunks(CHUNK)
+        .map(|chunk| {
+            vectorized(|| {
+                let mut sums = [0f64; LANES];
+                let (lines, rest) = chunk.as_chunks::<LANES>();
+                for line in lines {
+                    for lane in 0..LANES {
+                        sums[lane] += square(line[lane]);
+                    }
+                }
+                sums.iter().sum::<f64>() + rest.iter().map(|value| square(*value)).sum::<f64>()
+            })
+        })
+        .collect();
     partial.iter().sum::<f64>().sqrt()
 }
 
-/// Scales a gradient down to a global norm of at most `limit`; returns the norm before.
-pub fn clip(gradient: &mut [f32], limit: f64) -> f64 {
-    let before = norm(gradient);
-    if before > limit {
-        let factor = (limit / (before + 1e-6)) as f32;
-        gradient.par_chunks_mut(CHUNK).for_each(|chunk| chunk.iter_mut().for_each(|value| *value *= factor));
-    }
-    before
+/// What a gradient of this norm is to be multiplied by, so that its norm is at most `limit`.
+#[must_use]
+pub fn clip_factor(norm: f64, limit: f64) -> f32 {
+    if norm > limit { (limit / (norm + 1e-6)) as f32 } else { 1.0 }
 }
 
-/// One AdamW update of those of the parameters in a flat buffer that `is_chosen` names.
+/// One AdamW update of those of the parameters in a flat buffer that `is_chosen` names, in one pass: the gradient is `factor * gradient`.
 pub fn adamw(
     all_values: &mut [f32],
     parameters: &[Parameter],
     gradient: &[f32],
+    factor: f32,
     state: &mut AdamState,
     learning_rate: f64,
     settings: &AdamSettings,
@@ -85,19 +98,24 @@ pub fn adamw(
         let values = all_values[range.clone()].par_chunks_mut(CHUNK);
         let moments = state.first[range.clone()].par_chunks_mut(CHUNK).zip(state.second[range.clone()].par_chunks_mut(CHUNK));
         values.zip(moments).zip(gradient[range].par_chunks(CHUNK)).for_each(|((values, (first, second)), gradient)| {
-            for (((w, m), v), g) in values.iter_mut().zip(first).zip(second).zip(gradient) {
-                *m = beta1 * *m + (1.0 - beta1) * g;
-                *v = beta2 * *v + (1.0 - beta2) * g * g;
-                *w -= step * *m / ((*v * second_scale).sqrt() + epsilon) + decay * *w;
-            }
+            vectorized(|| {
+                for (((w, m), v), g) in values.iter_mut().zip(first).zip(second).zip(gradient) {
+                    let g = factor * g;
+                    *m = beta1 * *m + (1.0 - beta1) * g;
+                    *v = beta2 * *v + (1.0 - beta2) * g * g;
+                    *w -= step * *m / ((*v * second_scale).sqrt() + epsilon) + decay * *w;
+                }
+            });
         });
     }
 }
 
-/// One Muon update of the parameters that `is_chosen` names, all of them matrices; `momentum` lies as the flat weights.
+/// One Muon update of the parameters that `is_chosen` names, all of them matrices; `momentum` lies as the flat weights, the gradient is
+/// `factor * gradient`.
 pub fn muon(
     weights: &mut Weights,
     gradient: &[f32],
+    factor: f32,
     momentum: &mut [f32],
     learning_rate: f64,
     beta: f64,
@@ -107,7 +125,7 @@ pub fn muon(
     let chosen: Vec<&Parameter> = weights.layout.parameters.iter().filter(|parameter| is_chosen(parameter)).collect();
     for parameter in &chosen {
         for (m, g) in momentum[parameter.range.clone()].iter_mut().zip(&gradient[parameter.range.clone()]) {
-            *m = beta as f32 * *m + (1.0 - beta) as f32 * g;
+            *m = beta as f32 * *m + (1.0 - beta) as f32 * (factor * g);
         }
     }
     let directions: Vec<Vec<f32>> = chosen
@@ -173,10 +191,12 @@ mod tests {
     }
 
     #[test]
-    fn clipping_scales_to_the_limit_and_tells_the_norm_before() {
-        let mut gradient = vec![3.0, 4.0];
-        assert!((clip(&mut gradient, 1.0) - 5.0).abs() < 1e-9);
-        assert!((norm(&gradient) - 1.0).abs() < 1e-5);
-        assert!((clip(&mut gradient, 10.0) - 1.0).abs() < 1e-5);
+    fn clipping_scales_to_the_limit() {
+        let gradient: Vec<f32> = [3.0, 4.0].into_iter().chain([0.0; 20]).collect();
+        assert!((norm(&gradient) - 5.0).abs() < 1e-9);
+        let factor = clip_factor(norm(&gradient), 1.0);
+        let clipped: Vec<f32> = gradient.iter().map(|value| factor * value).collect();
+        assert!((norm(&clipped) - 1.0).abs() < 1e-5);
+        assert_eq!(clip_factor(norm(&clipped), 10.0), 1.0);
     }
 }

@@ -6,7 +6,7 @@
 use crate::batch::{Sequence, micro_batches};
 use crate::error::TrainError;
 use crate::gradient::{Passes, accumulate, add};
-use crate::optim::{AdamSettings, AdamState, adamw, clip, muon};
+use crate::optim::{AdamSettings, AdamState, adamw, clip_factor, muon, norm};
 use rzero_algo::seed::{RandomStream, uniform_f64};
 use rzero_model::training::Keep;
 use rzero_model::weights::Parameter;
@@ -130,17 +130,21 @@ impl Pretraining {
             let loss: f64 = result.logprobs.iter().map(|logprob| -f64::from(*logprob)).sum();
             (vec![slope; result.logprobs.len()], loss)
         })?;
-        let gradient_norm = clip(&mut gradient, settings.max_gradient_norm);
+        let gradient_norm = norm(&gradient);
         if !gradient_norm.is_finite() {
             return Err(TrainError::NotFinite { what: "the gradient", update: u64::from(step) });
         }
+        let factor = clip_factor(gradient_norm, settings.max_gradient_norm);
         let share = schedule(step, settings);
         let learning_rate = share * settings.learning_rate;
         let Weights { values, layout, .. } = &mut self.weights;
-        adamw(values, &layout.parameters, &gradient, &mut self.state, learning_rate, &settings.adam, |p| !is_inner_matrix(p));
+        adamw(values, &layout.parameters, &gradient, factor, &mut self.state, learning_rate, &settings.adam, |p| {
+            !is_inner_matrix(p)
+        });
         muon(
             &mut self.weights,
             &gradient,
+            factor,
             &mut self.momentum,
             share * settings.muon_learning_rate,
             settings.momentum,

@@ -93,15 +93,15 @@ impl Trainable {
         }
     }
 
-    /// One AdamW update of the trained numbers.
-    pub fn update(&mut self, gradient: &[f32], state: &mut AdamState, learning_rate: f64, settings: &AdamSettings) {
+    /// One AdamW update of the trained numbers with `factor * gradient`.
+    pub fn update(&mut self, gradient: &[f32], factor: f32, state: &mut AdamState, learning_rate: f64, settings: &AdamSettings) {
         match &mut self.trained {
             Trained::Weights { master } => {
                 let values = master.as_mut().unwrap_or(&mut self.weights.values);
-                adamw(values, &self.weights.layout.parameters, gradient, state, learning_rate, settings, |_| true);
+                adamw(values, &self.weights.layout.parameters, gradient, factor, state, learning_rate, settings, |_| true);
             }
             Trained::Adapters { lora, values, .. } => {
-                adamw(values, &lora.parameters, gradient, state, learning_rate, settings, |_| true);
+                adamw(values, &lora.parameters, gradient, factor, state, learning_rate, settings, |_| true);
             }
         }
         self.refresh();

@@ -9,7 +9,7 @@ use rzero_model::{ModelConfig, Weights};
 use rzero_schema::profile::{GrpoSettings, LoraSettings};
 use rzero_schema::vocab::{FloatType, LoraTarget, LossNormalization, Phase};
 use rzero_train::TrainError;
-use rzero_train::batch::Sequence;
+use rzero_train::batch::{Sequence, micro_batches};
 use rzero_train::checkpoint::TrainState;
 use rzero_train::grpo::{GrpoMetrics, GrpoSample, GrpoStep, grpo_step, reference_logprobs};
 use rzero_train::lora::Lora;
@@ -205,6 +205,72 @@ fn threads_do_not_change_a_bit() {
         assert_eq!(actual.1, expected.1);
         assert_eq!(actual.2, expected.2);
     }
+}
+
+/// A model and rows of sizes from which products, loops and attention are cut, and more weights than a small model has.
+#[test]
+fn threads_do_not_change_a_bit_of_large_passes() {
+    let config = json!({
+        "architectures": ["Qwen2ForCausalLM"], "hidden_size": 192, "intermediate_size": 320, "num_hidden_layers": 2,
+        "num_attention_heads": 6, "num_key_value_heads": 3, "head_dim": 32, "vocab_size": 50_000, "rms_norm_eps": 1e-5,
+        "max_position_embeddings": 256, "tie_word_embeddings": true, "hidden_act": "silu", "eos_token_id": 2,
+    });
+    let mut weights = Weights::zeros(ModelConfig::from_json(&config.to_string()).unwrap());
+    let mut stream = random_stream("weights", &key(1));
+    weights.values.iter_mut().for_each(|value| *value = (0.2 * (uniform_f64(&mut stream) - 0.5)) as f32);
+    let prompts: Vec<Vec<u32>> = (0..3).map(|group| (0..50).map(|at| (group * 997 + at * 31) % 50_000).collect()).collect();
+    let completions: Vec<Vec<u32>> =
+        (0..9).map(|row| (0..40 + row).map(|at| (row * 7_919 + at * 101) % 50_000).collect()).collect();
+    let old_logprobs = vec![-10.0f32; 50];
+    let samples: Vec<GrpoSample<'_>> = completions
+        .iter()
+        .enumerate()
+        .map(|(row, completion)| GrpoSample {
+            sequence: Sequence { prompt: &prompts[row / 3], completion },
+            old_logprobs: &old_logprobs[..completion.len()],
+            advantage: (row % 3) as f64 - 1.0,
+            is_truncated: false,
+        })
+        .collect();
+    let step_on = |threads: usize, recompute_activations: bool| {
+        let settings = GrpoSettings { recompute_activations, update_batch: 0, ..settings(400) };
+        let interrupt = AtomicBool::new(false);
+        let step = GrpoStep {
+            settings: &settings,
+            learning_rate: 1e-3,
+            length_limit: 50,
+            reference: None,
+            accelerator: None,
+            interrupt: &interrupt,
+            on_tokens: &|_| (),
+        };
+        let mut policy = trainable(PLAIN, &settings, weights.clone(), None);
+        let mut state = TrainState::new(policy.values(), 0.0);
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+        let (metrics, _) = pool.install(|| grpo_step(&mut policy, &mut state.adam, &samples, &step)).unwrap();
+        (policy.values().to_vec(), state, metrics)
+    };
+    let expected = step_on(1, false);
+    for (threads, recompute_activations) in [(2, false), (3, false), (5, true)] {
+        assert!(step_on(threads, recompute_activations) == expected, "{threads} threads, recompute {recompute_activations}");
+    }
+}
+
+#[test]
+fn nothing_is_padded_and_a_prompt_is_laid_out_once() {
+    let config = model().config;
+    let prompts: Vec<Vec<u32>> = (0..6).map(|row| vec![row / 3; 40]).collect();
+    let completions: Vec<Vec<u32>> = (0..6).map(|row| vec![7; 1 + 3 * row as usize]).collect();
+    let sequences: Vec<Sequence<'_>> =
+        prompts.iter().zip(&completions).map(|(prompt, completion)| Sequence { prompt, completion }).collect();
+    let num_rows = |sequences: &[Sequence<'_>], budget: usize| -> usize {
+        let batches = micro_batches(sequences, budget, &config).unwrap();
+        batches.iter().map(|batch| batch.packed.tokens.len()).sum()
+    };
+    let num_completion_tokens: usize = completions.iter().map(Vec::len).sum();
+    // Each by itself: every row is a token of its sequence. Together: the two prompts stand there once each.
+    assert_eq!(num_rows(&sequences, 1), 6 * 40 + num_completion_tokens);
+    assert_eq!(num_rows(&sequences, 1_000), 2 * 40 + num_completion_tokens);
 }
 
 #[test]

@@ -113,7 +113,7 @@ def iteration(folder):
     timings = sorted(glob.glob(f"{run}/**/step_timings-*.parquet", recursive=True))
     training = duckdb.sql(
         f"SELECT sum(reference_seconds + gradient_seconds + optimizer_seconds) FROM read_parquet({timings})"
-    ).fetchone()[0]
+    ).fetchall()[0][0]
     manifests = glob.glob(f"{run}/**/manifest-*.json", recursive=True)
     in_stages = 0.0
     for path in manifests:

@@ -72,15 +72,15 @@ def shards(folder):
     for way, (processes, threads) in ways.items():
         ratios = [base / own for base, own in zip(seconds["1 process x 1 thread"], seconds[way])]
         tell(case="shards: solve-sample", name=way, seconds=statistics.median(seconds[way]), runs=seconds[way],
-             ratio=statistics.median(ratios), ratios=ratios, rows=arguments.questions * 8, threads=processes * threads)
+             ratio=statistics.median(ratios), ratios=ratios, rows=arguments.questions * 8, load=os.getloadavg()[0], threads=processes * threads)
 
 
 def start_up(folder):
     run = f"{folder}/shards"
     place = ["--iteration", "1", "--phase", "challenger", "--step", "1"]
-    if not os.path.isdir(f"{run}/iter-001/challenger/step-01/solve-sample"):
-        finish(start("challenge-gen", run, *place, threads=2))
-        finish(start("solve-sample", run, *place, threads=2))
+    shutil.rmtree(f"{run}/iter-001/challenger/step-01/solve-sample", ignore_errors=True)
+    finish(start("challenge-gen", run, *place, threads=2))
+    finish(start("solve-sample", run, *place, threads=2))
     finish(start("vote-label", run, *place))
     cases = [
         ("vote-label --version", lambda: subprocess.Popen([binary("vote-label"), "--version"], stdout=subprocess.DEVNULL)),
@@ -101,7 +101,7 @@ def start_up(folder):
 def iteration(folder):
     run = f"{folder}/iteration"
     log = {**environment, "RUST_LOG": "warn,rzero_stages::policy=debug", "RZERO_LOG": "json"}
-    command = ["just", f"run={run}", f"bin={os.path.abspath(arguments.bin)}", "threads=2", "loop", "1"]
+    command = [os.environ.get("RZERO_JUST", "just"), f"run={run}", f"bin={os.path.abspath(arguments.bin)}", "threads=2", "loop", "1"]
     started = time.perf_counter()
     done = subprocess.run(command, cwd=root, env=log, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     wall = time.perf_counter() - started
@@ -113,7 +113,7 @@ def iteration(folder):
     timings = sorted(glob.glob(f"{run}/**/step_timings-*.parquet", recursive=True))
     training = duckdb.sql(
         f"SELECT sum(reference_seconds + gradient_seconds + optimizer_seconds) FROM read_parquet({timings})"
-    ).fetchone()[0]
+    ).fetchall()[0][0]
     manifests = glob.glob(f"{run}/**/manifest-*.json", recursive=True)
     in_stages = 0.0
     for path in manifests:

@@ -180,5 +180,7 @@ pub fn pass_bytes(config: &ModelConfig, num_rows: usize, num_asked: usize, longe
     let passing = 3 * config.hidden_size + config.intermediate_size.max(3 * q_width + 8 * kv_width);
     let scores = attention::scores(config, longest) * threads;
     let layer_gradient = Layout::new(config).layers.first().map_or(0, |layer| layer.range().len());
-    4 * (num_rows * (layers + passing) + scores + layer_gradient + head::numbers(config, num_asked, keep))
+    // The right matrix of a product is laid out once more.
+    let panels = (2 * config.intermediate_size * config.hidden_size).max(num_rows * config.intermediate_size);
+    4 * (num_rows * (layers + passing) + scores + layer_gradient + panels + head::numbers(config, num_asked, keep))
 }

@@ -163,8 +163,8 @@ EXPERIMENTS = (
     Experiment(
         "workload",
         "10 answers to each of 200 questions",
-        ours=tuple(workload_ours(weights) for weights in ("bf16", "q8")),
-        peer=tuple(workload_peer(weights, "own") for weights in ("bf16",)),
+        ours=tuple(workload_ours(weights) for weights in ("bf16", "f32", "q8")),
+        peer=(*(workload_peer(weights, "own") for weights in ("q4_0", "f16", "bf16")), workload_peer("q4_0", "unified")),
         rounds=2,
     ),
     Experiment(

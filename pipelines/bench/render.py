@@ -55,7 +55,7 @@ def peer_cell(summary: Summary) -> str:
 def table(summaries: list[Summary]) -> str:
     rows = ["| what | ours / peer | against (setting ours / theirs) | asked | met | threads | rounds |", "|---|---|---|---|---|---|---|"]
     for summary in summaries:
-        if summary["ours"] is None:
+        if summary["ours"] is None or summary["status"] == "peer not measured":
             continue
         cells = [
             summary["title"], measured(summary), peer_cell(summary), asked(summary["target"], summary["unit"]), verdict(summary),

@@ -86,7 +86,7 @@ def summarise_case(case: Case, runs: list[dict[str, Any]], threads: int) -> Summ
         peer = best(by_setting(runs, case.peer_side, case.peer), case.unit)
         if peer is None:
             missing = {run["missing"] for run in runs if run.get("missing")}
-            return summary | {"status": "peer missing" + (f": {', '.join(sorted(missing))}" if missing else "")}
+            return summary | {"status": f"peer missing: {', '.join(sorted(missing))}" if missing else "peer not measured"}
         peer_setting, peer_rounds = peer
         notes += [line["note"] for line in peer_rounds.values() if "note" in line]
         summary |= {"peer": round_to(median(peer_rounds)), "peer_setting": peer_setting, "peer_runs": len(peer_rounds)}

@@ -219,7 +219,7 @@ def main() -> None:
     clock = solver_phase(profile, kept or [("1+1", "2")], args.solver_steps, args.micro, words)
     steps = profile["solver"]["steps"]
     whole = challenger + curriculum + clock.seconds(steps)
-    setting = f"{args.solver_steps} of {steps} Solver steps and {args.part:g} of the curriculum measured, the rest by their number"
+    setting = f"{args.solver_steps} of {steps} Solver steps, {args.part:g} of the curriculum"
     common = {"setting": setting, "unit": "s", "threads": args.threads, "phases": {"challenger": challenger, "curriculum": curriculum, "solver": clock.seconds(steps)}}
     print(json.dumps({"case": "iteration", "value": whole} | common), flush=True)
     print(json.dumps({"case": "solver-step", "value": clock.seconds(steps) / steps} | common), flush=True)

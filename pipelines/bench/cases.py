@@ -174,9 +174,19 @@ EXPERIMENTS = (
         peer=torch_steps("{model}"),
     ),
     Experiment(
+        "train-step-group",
+        "the same step where the 8 are one group, answers to one prompt",
+        ours=(step_command("prompt laid out once", ("{step}",), "{model}", "--group", "8"),),
+        peer=torch_steps("{model}")[:1],
+        rounds=2,
+    ),
+    Experiment(
         "train-step-tiny",
         "a GRPO step of the embedded model",
-        ours=(step_command("all activations kept", ("{step}",), "{tiny}"),),
+        ours=(
+            step_command("all activations kept", ("{step}",), "{tiny}"),
+            step_command("groups of 8, prompts laid out once", ("{step}",), "{tiny}", "--group", "8"),
+        ),
         peer=torch_steps("{tiny}"),
     ),
     Experiment(
@@ -267,8 +277,10 @@ CASES = (
     Case("workload", "10 answers to each of 200 questions", "workload", "s", Lines("workload"), Lines("workload"), LLAMA, Target(ratio=1.5)),
     Case("workload-tokens", "the same, tokens a second", "workload", "tokens/s", Lines("workload-tokens"), Lines("workload-tokens"), LLAMA),
     Case("train-step", "GRPO step of SmolLM2-135M, 8 x 128 tokens, f32", "train-step", "tokens/s", Lines("train-step"), Lines("train-step"), "PyTorch", Target(ratio=1.2)),
-    Case("train-memory", "the same, peak memory", "train-step", "MB", Lines("train-memory", "^all"), Lines("train-memory"), "PyTorch", Target(ratio=1 / 0.7)),
-    Case("train-step-tiny", "GRPO step of the embedded model", "train-step-tiny", "tokens/s", Lines("train-step"), Lines("train-step"), "PyTorch", Target(ratio=2.0)),
+    Case("train-step-group", "the same where the 8 are one group, answers to one prompt", "train-step-group", "tokens/s", Lines("train-step"), Lines("train-step"), "PyTorch"),
+    Case("train-memory", "the step of 8 different prompts, peak memory", "train-step", "MB", Lines("train-memory", "^all"), Lines("train-memory"), "PyTorch", Target(ratio=1 / 0.7)),
+    Case("train-step-tiny", "GRPO step of the embedded model", "train-step-tiny", "tokens/s", Lines("train-step", "^all"), Lines("train-step"), "PyTorch", Target(ratio=2.0)),
+    Case("train-step-tiny-group", "the same in groups of 8", "train-step-tiny", "tokens/s", Lines("train-step", "^groups"), Lines("train-step"), "PyTorch"),
     Case("iteration", "an iteration of the embedded model", "iteration", "s", Lines("iteration"), Lines("iteration"), "TRL + transformers", Target(ratio=10)),
     Case("solver-step", "one Solver step of it: sampling, rewards, GRPO step", "iteration", "s", Lines("solver-step"), Lines("solver-step"), "TRL's GRPOTrainer"),
     Case("overhead", "start-up, Parquet, manifests, votes and rewards: share of an iteration", "shards", "%", Lines("overhead"), target=Target(at_most=5)),

@@ -77,14 +77,17 @@ pub fn add_scaled(target: &mut [f32], factor: f32, source: &[f32]) {
 /// RMS norm, `y = x / sqrt(mean(x^2) + eps) * weight`; returns 1 / sqrt(..) of every row. // x, y: (N, D)
 pub fn rms_norm(x: &[f32], weight: &[f32], eps: f32, y: &mut [f32], inverse: &mut [f32]) {
     let width = weight.len();
-    vectorized(|| {
-        for ((x, y), inverse) in x.chunks_exact(width).zip(y.chunks_exact_mut(width)).zip(inverse) {
-            *inverse = 1.0 / (dot(x, x) / width as f32 + eps).sqrt();
-            for ((y, x), w) in y.iter_mut().zip(x).zip(weight) {
-                *y = x * *inverse * w;
+    vectorized(
+        #[inline(always)]
+        || {
+            for ((x, y), inverse) in x.chunks_exact(width).zip(y.chunks_exact_mut(width)).zip(inverse) {
+                *inverse = 1.0 / (dot(x, x) / width as f32 + eps).sqrt();
+                for ((y, x), w) in y.iter_mut().zip(x).zip(weight) {
+                    *y = x * *inverse * w;
+                }
             }
-        }
-    });
+        },
+    );
 }
 
 /// Backward of [`rms_norm`]: adds to `dx` and `dweight`.
@@ -92,21 +95,24 @@ pub fn rms_norm(x: &[f32], weight: &[f32], eps: f32, y: &mut [f32], inverse: &mu
 /// With n = x * inverse and g = dy * weight: dx = inverse * (g - n * mean(g * n)), dweight = sum over rows of dy * n.
 pub fn rms_norm_backward(x: &[f32], weight: &[f32], inverse: &[f32], dy: &[f32], dx: &mut [f32], dweight: &mut [f32]) {
     let width = weight.len();
-    vectorized(|| {
-        let rows = x.chunks_exact(width).zip(dy.chunks_exact(width)).zip(dx.chunks_exact_mut(width)).zip(inverse);
-        let mut scaled = vec![0f32; width];
-        for (((x, dy), dx), &inverse) in rows {
-            for ((s, d), w) in scaled.iter_mut().zip(dy).zip(weight) {
-                *s = d * w;
+    vectorized(
+        #[inline(always)]
+        || {
+            let rows = x.chunks_exact(width).zip(dy.chunks_exact(width)).zip(dx.chunks_exact_mut(width)).zip(inverse);
+            let mut scaled = vec![0f32; width];
+            for (((x, dy), dx), &inverse) in rows {
+                for ((s, d), w) in scaled.iter_mut().zip(dy).zip(weight) {
+                    *s = d * w;
+                }
+                let mean = dot(&scaled, x) * inverse / width as f32;
+                for lane in 0..width {
+                    let normed = x[lane] * inverse;
+                    dx[lane] += inverse * (scaled[lane] - normed * mean);
+                    dweight[lane] += dy[lane] * normed;
+                }
             }
-            let mean = dot(&scaled, x) * inverse / width as f32;
-            for lane in 0..width {
-                let normed = x[lane] * inverse;
-                dx[lane] += inverse * (scaled[lane] - normed * mean);
-                dweight[lane] += dy[lane] * normed;
-            }
-        }
-    });
+        },
+    );
 }
 
 /// Rows of so many columns that one thread takes at a time.
@@ -127,13 +133,16 @@ pub fn rms_norm_again(x: &[f32], weight: &[f32], inverse: &[f32], y: &mut [f32])
     let rows = rows_at_a_time(width);
     let sources = x.par_chunks(rows * width).zip(inverse.par_chunks(rows));
     y.par_chunks_mut(rows * width).zip(sources).for_each(|(y, (x, inverse))| {
-        vectorized(|| {
-            for ((y, x), inverse) in y.chunks_exact_mut(width).zip(x.chunks_exact(width)).zip(inverse) {
-                for ((y, x), w) in y.iter_mut().zip(x).zip(weight) {
-                    *y = x * *inverse * w;
+        vectorized(
+            #[inline(always)]
+            || {
+                for ((y, x), inverse) in y.chunks_exact_mut(width).zip(x.chunks_exact(width)).zip(inverse) {
+                    for ((y, x), w) in y.iter_mut().zip(x).zip(weight) {
+                        *y = x * *inverse * w;
+                    }
                 }
-            }
-        });
+            },
+        );
     });
 }
 
@@ -219,20 +228,26 @@ const ELEMENTS: usize = 1 << 16;
 
 /// SwiGLU, `y = silu(gate) * up` with silu(z) = z / (1 + e^-z), on one thread.
 pub fn swiglu(gate: &[f32], up: &[f32], y: &mut [f32]) {
-    vectorized(|| {
-        for ((y, g), u) in y.iter_mut().zip(gate).zip(up) {
-            *y = g / (1.0 + exp(-g)) * u;
-        }
-    });
+    vectorized(
+        #[inline(always)]
+        || {
+            for ((y, g), u) in y.iter_mut().zip(gate).zip(up) {
+                *y = g / (1.0 + exp(-g)) * u;
+            }
+        },
+    );
 }
 
 /// [`swiglu`] where the target holds `up`.
 pub fn swiglu_in_place(gate: &[f32], up: &mut [f32]) {
-    vectorized(|| {
-        for (y, g) in up.iter_mut().zip(gate) {
-            *y = g / (1.0 + exp(-g)) * *y;
-        }
-    });
+    vectorized(
+        #[inline(always)]
+        || {
+            for (y, g) in up.iter_mut().zip(gate) {
+                *y = g / (1.0 + exp(-g)) * *y;
+            }
+        },
+    );
 }
 
 /// [`swiglu`] of rows that hold gate and up side by side, on all threads of the pool. // gate_up: (N, 2 F), y: (N, F)
@@ -251,20 +266,23 @@ pub fn swiglu_shared(gate_up: &[f32], y: &mut [f32], inner: usize) {
 pub fn swiglu_backward_shared(gate_up: &mut [f32], dy: &mut [f32], inner: usize) {
     let rows = rows_at_a_time(2 * inner);
     dy.par_chunks_mut(rows * inner).zip(gate_up.par_chunks_mut(2 * rows * inner)).for_each(|(dy, gate_up)| {
-        vectorized(|| {
-            for (dy, row) in dy.chunks_exact_mut(inner).zip(gate_up.chunks_exact_mut(2 * inner)) {
-                let (gate, up) = row.split_at_mut(inner);
-                for ((g, u), d) in gate.iter_mut().zip(up.iter_mut()).zip(dy) {
-                    let divisor = 1.0 + exp(-*g);
-                    let s = 1.0 / divisor;
-                    let y = *g / divisor * *u;
-                    let dgate = *d * *u * s * (1.0 + *g * (1.0 - s));
-                    *u = *d * *g * s;
-                    *g = dgate;
-                    *d = y;
+        vectorized(
+            #[inline(always)]
+            || {
+                for (dy, row) in dy.chunks_exact_mut(inner).zip(gate_up.chunks_exact_mut(2 * inner)) {
+                    let (gate, up) = row.split_at_mut(inner);
+                    for ((g, u), d) in gate.iter_mut().zip(up.iter_mut()).zip(dy) {
+                        let divisor = 1.0 + exp(-*g);
+                        let s = 1.0 / divisor;
+                        let y = *g / divisor * *u;
+                        let dgate = *d * *u * s * (1.0 + *g * (1.0 - s));
+                        *u = *d * *g * s;
+                        *g = dgate;
+                        *d = y;
+                    }
                 }
-            }
-        });
+            },
+        );
     });
 }
 

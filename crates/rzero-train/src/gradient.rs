@@ -138,5 +138,8 @@ pub fn add(total: &mut [f32], range: Range<usize>, part: &[f32]) {
 }
 
 fn add_here(total: &mut [f32], part: &[f32]) {
-    vectorized(|| add_scaled(total, 1.0, part));
+    vectorized(
+        #[inline(always)]
+        || add_scaled(total, 1.0, part),
+    );
 }

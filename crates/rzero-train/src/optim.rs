@@ -54,16 +54,19 @@ pub fn norm(gradient: &[f32]) -> f64 {
     let partial: Vec<f64> = gradient
         .par_chunks(CHUNK)
         .map(|chunk| {
-            vectorized(|| {
-                let mut sums = [0f64; LANES];
-                let (lines, rest) = chunk.as_chunks::<LANES>();
-                for line in lines {
-                    for lane in 0..LANES {
-                        sums[lane] += square(line[lane]);
+            vectorized(
+                #[inline(always)]
+                || {
+                    let mut sums = [0f64; LANES];
+                    let (lines, rest) = chunk.as_chunks::<LANES>();
+                    for line in lines {
+                        for lane in 0..LANES {
+                            sums[lane] += square(line[lane]);
+                        }
                     }
-                }
-                sums.iter().sum::<f64>() + rest.iter().map(|value| square(*value)).sum::<f64>()
-            })
+                    sums.iter().sum::<f64>() + rest.iter().map(|value| square(*value)).sum::<f64>()
+                },
+            )
         })
         .collect();
     partial.iter().sum::<f64>().sqrt()
@@ -98,14 +101,17 @@ pub fn adamw(
         let values = all_values[range.clone()].par_chunks_mut(CHUNK);
         let moments = state.first[range.clone()].par_chunks_mut(CHUNK).zip(state.second[range.clone()].par_chunks_mut(CHUNK));
         values.zip(moments).zip(gradient[range].par_chunks(CHUNK)).for_each(|((values, (first, second)), gradient)| {
-            vectorized(|| {
-                for (((w, m), v), g) in values.iter_mut().zip(first).zip(second).zip(gradient) {
-                    let g = factor * g;
-                    *m = beta1 * *m + (1.0 - beta1) * g;
-                    *v = beta2 * *v + (1.0 - beta2) * g * g;
-                    *w -= step * *m / ((*v * second_scale).sqrt() + epsilon) + decay * *w;
-                }
-            });
+            vectorized(
+                #[inline(always)]
+                || {
+                    for (((w, m), v), g) in values.iter_mut().zip(first).zip(second).zip(gradient) {
+                        let g = factor * g;
+                        *m = beta1 * *m + (1.0 - beta1) * g;
+                        *v = beta2 * *v + (1.0 - beta2) * g * g;
+                        *w -= step * *m / ((*v * second_scale).sqrt() + epsilon) + decay * *w;
+                    }
+                },
+            );
         });
     }
 }

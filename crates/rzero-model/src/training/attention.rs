@@ -211,16 +211,19 @@ fn forward_task(heads: Heads, run: &[Segment], kv_head: usize, qkv: &[f32]) -> (
         let first = block.rows.start - all.start;
         let log_sums = &mut log_sums[first * group..][..num_queries];
         let attended = &mut attended[first * width..][..num_queries * head_dim];
-        vectorized(|| {
-            for (query, line) in weights.chunks_exact_mut(num_seen).enumerate() {
-                let (past, future) = line.split_at_mut(block.first_seen + query / group);
-                let (largest, sum) = exp_shifted(past);
-                let inverse = 1.0 / sum;
-                past.iter_mut().for_each(|weight| *weight *= inverse);
-                future.fill(0.0);
-                log_sums[query] = largest + sum.ln();
-            }
-        });
+        vectorized(
+            #[inline(always)]
+            || {
+                for (query, line) in weights.chunks_exact_mut(num_seen).enumerate() {
+                    let (past, future) = line.split_at_mut(block.first_seen + query / group);
+                    let (largest, sum) = exp_shifted(past);
+                    let inverse = 1.0 / sum;
+                    past.iter_mut().for_each(|weight| *weight *= inverse);
+                    future.fill(0.0);
+                    log_sums[query] = largest + sum.ln();
+                }
+            },
+        );
         for (column, rows) in &block.seen {
             let p = Matrix::strided(&weights[*column..], num_queries, rows.len(), num_seen);
             let store = if *column == 0 { Store::Overwrite } else { Store::Add };
@@ -298,23 +301,26 @@ fn backward_task(heads: Heads, run: &[Segment], kv_head: usize, kept: Kept<'_>, 
             multiply(&mut weights[*column..], num_seen, Store::Overwrite, heads.scale(), q, k.transposed());
             multiply(&mut dweights[*column..], num_seen, Store::Overwrite, 1.0, dout_matrix, v.transposed());
         }
-        vectorized(|| {
-            let lines = weights.chunks_exact_mut(num_seen).zip(dweights.chunks_exact_mut(num_seen));
-            for (query, (line, dline)) in lines.enumerate() {
-                let at = query * head_dim..(query + 1) * head_dim;
-                let inner = dot(&dout[at.clone()], &out[at]);
-                let (row, head) = (block.rows.start + query / group, kv_head * group + query % group);
-                let log_sum = kept.log_sums[row * heads.num_heads + head];
-                let (past, future) = line.split_at_mut(block.first_seen + query / group);
-                let (dpast, dfuture) = dline.split_at_mut(block.first_seen + query / group);
-                for (weight, dweight) in past.iter_mut().zip(dpast) {
-                    *weight = exp(*weight - log_sum);
-                    *dweight = *weight * (*dweight - inner);
+        vectorized(
+            #[inline(always)]
+            || {
+                let lines = weights.chunks_exact_mut(num_seen).zip(dweights.chunks_exact_mut(num_seen));
+                for (query, (line, dline)) in lines.enumerate() {
+                    let at = query * head_dim..(query + 1) * head_dim;
+                    let inner = dot(&dout[at.clone()], &out[at]);
+                    let (row, head) = (block.rows.start + query / group, kv_head * group + query % group);
+                    let log_sum = kept.log_sums[row * heads.num_heads + head];
+                    let (past, future) = line.split_at_mut(block.first_seen + query / group);
+                    let (dpast, dfuture) = dline.split_at_mut(block.first_seen + query / group);
+                    for (weight, dweight) in past.iter_mut().zip(dpast) {
+                        *weight = exp(*weight - log_sum);
+                        *dweight = *weight * (*dweight - inner);
+                    }
+                    future.fill(0.0);
+                    dfuture.fill(0.0);
                 }
-                future.fill(0.0);
-                dfuture.fill(0.0);
-            }
-        });
+            },
+        );
         let dquery = &mut dquery[(block.rows.start - all.start) * width..][..num_queries * head_dim];
         for (column, rows) in &block.seen {
             let p = Matrix::strided(&weights[*column..], num_queries, rows.len(), num_seen);

@@ -105,7 +105,10 @@ pub(super) fn forward(pass: &Pass<'_>, x: &[f32], batch: &PackedSequences, keep:
         let logits = part_logits(pass, &normed, head);
         let (first, count) = (index * TOKENS, head.len() / width);
         rows.par_iter_mut().zip(logits.par_chunks(count)).zip(&batch.targets).for_each(|((row, logits), target)| {
-            vectorized(|| row.add(logits));
+            vectorized(
+                #[inline(always)]
+                || row.add(logits),
+            );
             if let Some(chosen) = logits.get((*target as usize).wrapping_sub(first)) {
                 row.chosen = *chosen;
             }
@@ -152,7 +155,10 @@ pub(super) fn backward(
         logits.par_chunks_mut(count).enumerate().for_each(|(row, line)| {
             let RowFigures { largest, sum, .. } = tape.rows[row];
             let factor = -dlogprobs[row] / sum;
-            vectorized(|| line.iter_mut().for_each(|value| *value = exp(*value - largest) * factor));
+            vectorized(
+                #[inline(always)]
+                || line.iter_mut().for_each(|value| *value = exp(*value - largest) * factor),
+            );
             if let Some(value) = line.get_mut((batch.targets[row] as usize).wrapping_sub(first)) {
                 *value += dlogprobs[row];
             }

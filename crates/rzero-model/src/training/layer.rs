@@ -80,13 +80,21 @@ fn linear_weight(dweight: &mut [f32], dy: &[f32], x: &[f32], inputs: usize) {
 }
 
 fn add_bias(y: &mut [f32], bias: &[f32]) {
-    y.par_chunks_mut(bias.len()).for_each(|row| vectorized(|| kernels::add_scaled(row, 1.0, bias)));
+    y.par_chunks_mut(bias.len()).for_each(|row| {
+        vectorized(
+            #[inline(always)]
+            || kernels::add_scaled(row, 1.0, bias),
+        )
+    });
 }
 
 /// The gradient of a bias: the sum over rows.
 fn bias_backward(dbias: &mut [f32], dy: &[f32]) {
     dbias.fill(0.0);
-    vectorized(|| dy.chunks_exact(dbias.len()).for_each(|row| kernels::add_scaled(dbias, 1.0, row)));
+    vectorized(
+        #[inline(always)]
+        || dy.chunks_exact(dbias.len()).for_each(|row| kernels::add_scaled(dbias, 1.0, row)),
+    );
 }
 
 /// Rotates the heads in the first `width` columns of every row. // values: (N, stride)
@@ -99,11 +107,14 @@ fn rotate(rotary: &RotaryTable, segments: &[Segment], values: &mut [f32], width:
         rest = after;
     }
     parts.into_par_iter().for_each(|(first, rows)| {
-        vectorized(|| {
-            for (position, row) in rows.chunks_exact_mut(stride).enumerate() {
-                rotary.rotate(&mut row[..width], first + position, direction);
-            }
-        });
+        vectorized(
+            #[inline(always)]
+            || {
+                for (position, row) in rows.chunks_exact_mut(stride).enumerate() {
+                    rotary.rotate(&mut row[..width], first + position, direction);
+                }
+            },
+        );
     });
 }
 

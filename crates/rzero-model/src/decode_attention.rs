@@ -6,6 +6,7 @@
 use crate::config::ModelConfig;
 use crate::kernels::{add_scaled, exp_shifted};
 use crate::kv_cache::{KvCache, POSITIONS};
+use crate::panels::vectors;
 use pulp::{Arch, Simd, WithSimd};
 use std::cell::RefCell;
 
@@ -148,13 +149,6 @@ impl Heads<'_> {
             }
         }
     }
-}
-
-/// A tile as vectors.
-#[inline(always)]
-fn vectors<S: Simd, const V: usize>(tile: &[f32]) -> [S::f32s; V] {
-    let (all, _) = S::as_simd_f32s(tile);
-    std::array::from_fn(|vector| all[vector])
 }
 
 #[inline(always)]

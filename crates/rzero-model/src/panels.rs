@@ -368,10 +368,10 @@ fn tile_of<S: Simd, const ROWS: usize, const VECTORS: usize>(
     }
 }
 
-/// A line as vectors: 16 is VECTORS times their lanes.
+/// Numbers as vectors, of which they fill VECTORS.
 #[inline(always)]
-fn vectors<S: Simd, const VECTORS: usize>(line: &Lanes) -> [S::f32s; VECTORS] {
-    let (all, _) = S::as_simd_f32s(line);
+pub(crate) fn vectors<S: Simd, const VECTORS: usize>(numbers: &[f32]) -> [S::f32s; VECTORS] {
+    let (all, _) = S::as_simd_f32s(numbers);
     std::array::from_fn(|vector| all[vector])
 }
 

@@ -26,6 +26,9 @@ set := ""
 # Into how many processes the stages that can be cut are cut, from 1. Does not change a row. A run keeps the number it began with.
 shards := "1"
 
+# Processes that share the gradient of each update, of at most grpo.gradient_parts of the profile; 0 leaves it to grpo-step. Does not change a byte.
+gradients := "0"
+
 # Threads of a stage. Does not change a byte.
 threads := env("RZERO_THREADS", num_cpus())
 
@@ -43,13 +46,14 @@ export RUST_LOG := env("RUST_LOG", "warn,rzero_stages::console=info")
 # What pipelines/stage.bash reads.
 export RZERO_BIN := bin
 export RZERO_SHARDS := shards
+export RZERO_GRADIENTS := gradients
 export RZERO_JUST := just_executable()
 
 # Tests say themselves which run they mean.
 without_run := "env -u RZERO_RUN -u RZERO_PROFILE -u RZERO_SET -u RZERO_THREADS -u RZERO_DEVICE -u RZERO_ROOT -u RZERO_LOG -u RZERO_INDEX_BASE -u SHARD_INDEX -u NUM_SHARDS -u RUST_LOG"
 
 # This program once more, with the same variables.
-again := quote(just_executable()) + " --justfile " + quote(justfile()) + " profile=" + quote(profile) + " run=" + quote(run) + " set=" + quote(set) + " shards=" + quote(shards) + " threads=" + quote(threads) + " bin=" + quote(bin)
+again := quote(just_executable()) + " --justfile " + quote(justfile()) + " profile=" + quote(profile) + " run=" + quote(run) + " set=" + quote(set) + " shards=" + quote(shards) + " gradients=" + quote(gradients) + " threads=" + quote(threads) + " bin=" + quote(bin)
 
 # List the recipes
 [private]

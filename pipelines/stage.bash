@@ -2,6 +2,7 @@
 #
 #   stage filter --iteration 1 --phase curriculum       one process
 #   sharded eval --iteration 1 --phase eval             one process a shard, one after the other
+#   update_policy --iteration 1 --phase solver --step 2  one process, or RZERO_GRADIENTS that share the gradient and one that adds it up
 #
 # With RZERO_PLAN set, commands are printed and not run.
 
@@ -11,6 +12,12 @@ unset SHARD_INDEX NUM_SHARDS RZERO_INDEX_BASE
 if [[ ! $RZERO_SHARDS =~ ^[1-9][0-9]*$ ]]; then
     echo "error: \`$RZERO_SHARDS\` is no number of shards" >&2
     echo "hint: shards counts from 1, for example shards=4" >&2
+    exit 2
+fi
+
+if [[ ! $RZERO_GRADIENTS =~ ^(0|[1-9][0-9]*)$ ]]; then
+    echo "error: \`$RZERO_GRADIENTS\` is no number of processes that share a gradient" >&2
+    echo "hint: gradients=0 computes it where it is used; gradients=4 shares it among four" >&2
     exit 2
 fi
 
@@ -57,6 +64,22 @@ sharded() {
     local index
     for ((index = 0; index < RZERO_SHARDS; index++)); do
         stage "$@" --shard-index "$index" --num-shards "$RZERO_SHARDS"
+    done
+}
+
+# update_policy --iteration 1 --phase solver --step 2: the last stage of a training step, in one process, or shared out.
+update_policy() {
+    if ((RZERO_GRADIENTS == 0)); then
+        stage grpo-step "$@"
+        return
+    fi
+    local update updates index
+    updates=$(profile_get "$4.updates")
+    for ((update = 1; update <= updates; update++)); do
+        for ((index = 0; index < RZERO_GRADIENTS; index++)); do
+            stage grpo-gradient "$@" --update "$update" --shard-index "$index" --num-shards "$RZERO_GRADIENTS"
+        done
+        stage grpo-step "$@" --from-gradients --update "$update" --drop-gradients
     done
 }
 

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");
-const PLACE: Place = Place { iteration: 1, phase: Phase::Challenger, step: 1 };
+const PLACE: Place = Place::new(1, Phase::Challenger, 1);
 
 fn stage(program: &str, run: &Path, device: &str) -> Output {
     Command::new(program)

@@ -11,7 +11,7 @@ use std::path::Path;
 use std::process::{Command, Output};
 
 const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");
-const PLACE: Place = Place { iteration: 0, phase: Phase::Eval, step: 0 };
+const PLACE: Place = Place::new(0, Phase::Eval, 0);
 
 /// Sums as expressions, sums in words, a choice between numbers, and two questions that the embedded model cannot be asked.
 fn items() -> Vec<EvalItem> {

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");
-const PLACE: Place = Place { iteration: 1, phase: Phase::Challenger, step: 1 };
+const PLACE: Place = Place::new(1, Phase::Challenger, 1);
 
 /// What the texts of `pipelines/prompts/tiny` say, in turns.
 const TEMPLATE: &str = "\

@@ -58,7 +58,7 @@ fn nonsense_is_counted_with_its_reasons_and_an_empty_curriculum_stops_with_a_hin
         assert!(output.status.success(), "{program}: {}", String::from_utf8_lossy(&output.stderr));
     }
     let layout = RunLayout::new(&run);
-    let place = Place { iteration: 1, phase: Phase::Curriculum, step: 0 };
+    let place = Place::new(1, Phase::Curriculum, 0);
     let written = StageOutput::open(&layout, Stage::ChallengeGen, place).unwrap();
     let challenges = written.read::<Challenge>().unwrap();
     let filtered = StageOutput::open(&layout, Stage::Filter, place).unwrap();

@@ -5,6 +5,7 @@
 //! | `tidy.rs` | rules of the tree: floors of the crates, sizes of files, words that must not stay, profiles that must parse |
 //! | `dag.rs` | the order of the stages, as `just plan` prints it |
 //! | `whole_run.rs` | laws of a whole run: killed, sharded, threaded, run twice |
+//! | `shared_step.rs` | a training step shared among processes: the same bytes, and what becomes of missing or foreign parts |
 //! | `at_size.rs` | what large models need: adapters, 16-bit checkpoints, less memory and how much of it |
 //! | `accelerator.rs` | the path of an accelerator, on the CPU, against the CPU's own |
 //! | `hostile_model.rs` | what becomes of a model that writes nonsense |
@@ -25,5 +26,6 @@ mod conversation;
 mod dag;
 mod hostile_model;
 mod just;
+mod shared_step;
 mod tidy;
 mod whole_run;

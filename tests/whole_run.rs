@@ -24,13 +24,13 @@ fn smoke(run: &Path, shards: u32, threads: u32) -> Command {
     command
 }
 
-fn finish(mut command: Command) {
+pub(crate) fn finish(mut command: Command) {
     let output = command.output().expect("just is installed");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
 
 /// Every file of a run that two equal runs share, with its bytes.
-fn lasting_files(run: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+pub(crate) fn lasting_files(run: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
     let mut files = BTreeMap::new();
     let mut folders = vec![run.to_path_buf()];
     while let Some(folder) = folders.pop() {
@@ -59,7 +59,7 @@ fn undisturbed() -> &'static (tempfile::TempDir, BTreeMap<PathBuf, Vec<u8>>) {
     })
 }
 
-fn assert_same_files(actual: &BTreeMap<PathBuf, Vec<u8>>, expected: &BTreeMap<PathBuf, Vec<u8>>, what: &str) {
+pub(crate) fn assert_same_files(actual: &BTreeMap<PathBuf, Vec<u8>>, expected: &BTreeMap<PathBuf, Vec<u8>>, what: &str) {
     let only_in = |left: &BTreeMap<PathBuf, Vec<u8>>, right: &BTreeMap<PathBuf, Vec<u8>>| -> Vec<PathBuf> {
         left.keys().filter(|path| !right.contains_key(*path)).cloned().collect()
     };
@@ -98,7 +98,7 @@ fn a_finished_run_is_left_alone_and_another_seed_or_profile_is_refused() {
     let run = folder.path().join("run");
     finish(smoke(&run, 1, 2));
     let manifests = |run: &Path| {
-        let place = Place { iteration: 1, phase: Phase::Solver, step: 2 };
+        let place = Place::new(1, Phase::Solver, 2);
         std::fs::read(RunLayout::new(run).manifest(Stage::GrpoStep, place, rzero_io::layout::Shard::WHOLE)).unwrap()
     };
     let before = manifests(&run);
@@ -159,7 +159,7 @@ fn shards_and_threads_change_no_row_and_no_checkpoint() {
     let folder = tempfile::tempdir().unwrap();
     let run = folder.path().join("run");
     finish(smoke(&run, 3, 2));
-    let at = |phase, step| Place { iteration: 1, phase, step };
+    let at = |phase, step| Place::new(1, phase, step);
     for place in [at(Phase::Challenger, 2), at(Phase::Curriculum, 0)] {
         let challenges = rows::<Challenge>(&run, Stage::ChallengeGen, place);
         assert!(!challenges.is_empty());

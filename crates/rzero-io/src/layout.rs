@@ -5,6 +5,7 @@
 //! RUN/iter-001/curriculum/filter/curriculum-00000-of-00001.parquet  a part: {table}-{shard}-of-{shards}
 //! RUN/iter-001/curriculum/filter/manifest-00000-of-00001.json       written last: makes the parts of this shard exist
 //! RUN/iter-001/solver/step-03/grpo-step/checkpoint/                 the policy after step 3
+//! RUN/iter-001/solver/step-03/update-02/grpo-gradient/              parts of the gradient of its second update, where it is shared out
 //! RUN/iter-001/solver/checkpoint/                                   the policy after the phase's last step
 //! ```
 
@@ -88,6 +89,9 @@ impl RunLayout {
         if place.step > 0 {
             folder.push(format!("step-{:02}", place.step));
         }
+        if place.update > 0 {
+            folder.push(update_folder_name(place.update));
+        }
         folder.push(stage.as_str());
         folder
     }
@@ -116,6 +120,21 @@ impl RunLayout {
         self.stage_folder(Stage::GrpoStep, place).join("optimizer.safetensors")
     }
 
+    /// Where training stands after an update that is not the last of its step, where the gradient is shared out.
+    #[must_use]
+    pub fn update_state(&self, place: Place) -> PathBuf {
+        self.stage_folder(Stage::GrpoStep, place).join("state.safetensors")
+    }
+
+    /// Folder of an update of a step: what lies in it serves to make the step's checkpoint, and may go once that is there.
+    #[must_use]
+    pub fn update_folder(&self, place: Place, update: u32) -> PathBuf {
+        let mut folder = self.phase_folder(place.iteration, place.phase);
+        folder.push(format!("step-{:02}", place.step));
+        folder.push(update_folder_name(update));
+        folder
+    }
+
     /// The checkpoint that a phase leaves after its last step.
     #[must_use]
     pub fn phase_checkpoint(&self, iteration: u32, phase: Phase) -> PathBuf {
@@ -140,7 +159,7 @@ impl RunLayout {
             return Some((iteration, phase, None));
         }
         let step = rest.strip_prefix("step-")?.split_once('/')?.0.parse().ok()?;
-        (self.step_checkpoint(Place { iteration, phase, step }) == folder).then_some((iteration, phase, Some(step)))
+        (self.step_checkpoint(Place::new(iteration, phase, step)) == folder).then_some((iteration, phase, Some(step)))
     }
 
     /// The stage in whose folder a path lies, and where in the run; `None` for a path in no such folder.
@@ -151,7 +170,9 @@ impl RunLayout {
         let (iteration, phase) = (parts.next()?.parse().ok()?, parts.next()?.parse().ok()?);
         let step = parts.next_if(|part| part.starts_with("step-"));
         let step = step.map_or(Some(0), |part| part.strip_prefix("step-")?.parse().ok())?;
-        let (stage, place) = (parts.next()?.parse().ok()?, Place { iteration, phase, step });
+        let update = parts.next_if(|part| part.starts_with("update-"));
+        let update = update.map_or(Some(0), |part| part.strip_prefix("update-")?.parse().ok())?;
+        let (stage, place) = (parts.next()?.parse().ok()?, Place::new(iteration, phase, step).at_update(update));
         parts.next().filter(|_| path.starts_with(self.stage_folder(stage, place))).map(|_| (stage, place))
     }
 
@@ -179,7 +200,12 @@ pub fn relative_to(folder: &Path, path: &Path) -> Option<String> {
 #[must_use]
 pub fn command(run: &Path, stage: Stage, place: Place) -> String {
     let step = if place.step > 0 { format!(" --step {}", place.step) } else { String::new() };
-    format!("{stage} --run {} --iteration {} --phase {}{step}", run.display(), place.iteration, place.phase)
+    let update = if place.update > 0 { format!(" --update {}", place.update) } else { String::new() };
+    format!("{stage} --run {} --iteration {} --phase {}{step}{update}", run.display(), place.iteration, place.phase)
+}
+
+fn update_folder_name(update: u32) -> String {
+    format!("update-{update:02}")
 }
 
 fn manifest_name(shard: Shard) -> String {
@@ -202,10 +228,10 @@ mod tests {
     #[test]
     fn paths_read_like_the_run() {
         let layout = RunLayout::new("/runs/a");
-        let step = Place { iteration: 1, phase: Phase::Solver, step: 3 };
+        let step = Place::new(1, Phase::Solver, 3);
         let part = layout.part(Stage::SolveSample, step, "rollouts", Shard { index: 2, num: 4 });
         assert_eq!(part, Path::new("/runs/a/iter-001/solver/step-03/solve-sample/rollouts-00002-of-00004.parquet"));
-        let curriculum = Place { iteration: 12, phase: Phase::Curriculum, step: 0 };
+        let curriculum = Place::new(12, Phase::Curriculum, 0);
         let manifest = layout.manifest(Stage::Filter, curriculum, Shard::WHOLE);
         assert_eq!(layout.relative(&manifest).unwrap(), "iter-012/curriculum/filter/manifest-00000-of-00001.json");
         assert_eq!(shard_of_manifest("manifest-00000-of-00001.json"), Some(Shard::WHOLE));
@@ -218,6 +244,12 @@ mod tests {
         assert_eq!(of_stage(&layout.step_optimizer(step)), Some((Stage::GrpoStep, step)));
         assert_eq!(of_stage(&layout.step_checkpoint(step).join("config.json")), Some((Stage::GrpoStep, step)));
         assert_eq!(of_stage(&manifest), Some((Stage::Filter, curriculum)));
+        let update = step.at_update(2);
+        let gradient = layout.stage_folder(Stage::GrpoGradient, update);
+        assert_eq!(gradient, Path::new("/runs/a/iter-001/solver/step-03/update-02/grpo-gradient"));
+        assert!(gradient.starts_with(layout.update_folder(step, 2)));
+        assert_eq!(of_stage(&gradient.join("part-00000-of-00002.safetensors")), Some((Stage::GrpoGradient, update)));
+        assert_eq!(of_stage(&layout.update_state(update)), Some((Stage::GrpoStep, update)));
         assert_eq!(of_stage(&layout.phase_checkpoint(2, Phase::Solver).join("config.json")), None);
         assert_eq!(of_stage(&layout.run_record()), None);
         for name in ["manifest-0-of-1.json", "manifest-00001-of-00001.json", "manifest.json", "labels-00000-of-00001.json"] {

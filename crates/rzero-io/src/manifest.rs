@@ -21,7 +21,10 @@ pub fn fingerprint(manifest: &Manifest) -> String {
         hasher.update(&(text.len() as u64).to_le_bytes());
         hasher.update(text.as_bytes());
     };
-    let place = format!("{:03}/{}/{:02}", manifest.iteration, manifest.phase, manifest.step);
+    let mut place = format!("{:03}/{}/{:02}", manifest.iteration, manifest.phase, manifest.step);
+    if manifest.update > 0 {
+        place.push_str(&format!("/update-{:02}", manifest.update));
+    }
     feed(&format!("rzero manifest {}", manifest.manifest_version));
     feed(&manifest.stage);
     feed(&place);

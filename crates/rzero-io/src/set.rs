@@ -222,8 +222,8 @@ pub fn check_sizes(layout: &RunLayout, manifest_path: &Path, manifest: &Manifest
 
 /// A manifest must speak of the place where it lies: one that was copied elsewhere is refused.
 fn check_identity(path: &Path, manifest: &Manifest, stage: Stage, place: Place, shard: Shard) -> Result<()> {
-    let speaks_of = (manifest.stage.as_str(), manifest.iteration, manifest.phase.as_str(), manifest.step);
-    let lies_at = (stage.as_str(), place.iteration, place.phase.as_str(), place.step);
+    let speaks_of = (manifest.stage.as_str(), manifest.iteration, manifest.phase.as_str(), manifest.step, manifest.update);
+    let lies_at = (stage.as_str(), place.iteration, place.phase.as_str(), place.step, place.update);
     if speaks_of == lies_at && (manifest.shard_index, manifest.num_shards) == (shard.index, shard.num) {
         return Ok(());
     }

@@ -39,6 +39,7 @@ proptest! {
         reads_back::<CurriculumRow>(num, seed);
         reads_back::<DroppedRow>(num, seed);
         reads_back::<RewardRow>(num, seed);
+        reads_back::<GradientSum>(num, seed);
         reads_back::<TrainMetrics>(num, seed);
         reads_back::<StepTiming>(num, seed);
         reads_back::<PretrainMetrics>(num, seed);

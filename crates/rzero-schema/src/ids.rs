@@ -7,7 +7,7 @@ use crate::vocab::Phase;
 use std::fmt;
 use std::str::FromStr;
 
-/// The place a stage works at: iteration, phase and step (0 where a phase has no steps).
+/// The place a stage works at: iteration, phase and step (0 where a phase has no steps); within a step whose gradient is shared out, the update.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Place {
     /// Iteration, 0 for the base model's evaluation.
@@ -16,9 +16,23 @@ pub struct Place {
     pub phase: Phase,
     /// Step within the phase, counted from 1; 0 where the phase has no steps.
     pub step: u32,
+    /// Update within the step, counted from 1; 0 for what belongs to the whole step.
+    pub update: u32,
 }
 
 impl Place {
+    /// A place that is no part of a step.
+    #[must_use]
+    pub const fn new(iteration: u32, phase: Phase, step: u32) -> Self {
+        Self { iteration, phase, step, update: 0 }
+    }
+
+    /// The place of an update of this step; 0 is the step itself.
+    #[must_use]
+    pub const fn at_update(self, update: u32) -> Self {
+        Self { update, ..self }
+    }
+
     /// The id of the question in row `row` of this place.
     #[must_use]
     pub fn challenge_id(&self, row: u64) -> ChallengeId {
@@ -28,7 +42,8 @@ impl Place {
 
 impl fmt::Display for Place {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(formatter, "{:03}/{}/{:02}", self.iteration, self.phase, self.step)
+        write!(formatter, "{:03}/{}/{:02}", self.iteration, self.phase, self.step)?;
+        if self.update > 0 { write!(formatter, "/update-{:02}", self.update) } else { Ok(()) }
     }
 }
 
@@ -59,11 +74,11 @@ impl FromStr for ChallengeId {
         let parts: Vec<&str> = text.split('/').collect();
         let [iteration, phase, step, row] = parts.as_slice() else { return Err(refuse()) };
         Ok(Self {
-            place: Place {
-                iteration: iteration.parse().map_err(|_| refuse())?,
-                phase: phase.parse().map_err(|_| refuse())?,
-                step: step.parse().map_err(|_| refuse())?,
-            },
+            place: Place::new(
+                iteration.parse().map_err(|_| refuse())?,
+                phase.parse().map_err(|_| refuse())?,
+                step.parse().map_err(|_| refuse())?,
+            ),
             row: row.parse().map_err(|_| refuse())?,
         })
     }
@@ -75,7 +90,7 @@ mod tests {
 
     #[test]
     fn an_id_reads_back_as_itself() {
-        let id = Place { iteration: 12, phase: Phase::Curriculum, step: 0 }.challenge_id(123_456);
+        let id = Place::new(12, Phase::Curriculum, 0).challenge_id(123_456);
         assert_eq!(id.to_string(), "012/curriculum/00/123456");
         assert_eq!(id.to_string().parse::<ChallengeId>(), Ok(id));
         assert!("1/nowhere/2/3".parse::<ChallengeId>().is_err());

@@ -22,6 +22,9 @@ pub struct Manifest {
     pub phase: String,
     /// Step, 0 where the phase has none.
     pub step: u32,
+    /// Update within the step, 0 for what belongs to the whole step.
+    #[serde(default)]
+    pub update: u32,
     /// Index of this shard.
     pub shard_index: u32,
     /// Number of shards.
@@ -45,6 +48,9 @@ pub struct Manifest {
     pub digests: BTreeMap<String, String>,
     /// Files that were read.
     pub inputs: Vec<FileRecord>,
+    /// Files that were read and follow from the inputs, such as parts of a gradient: no part of the fingerprint, and free to go afterwards.
+    #[serde(default)]
+    pub derived: Vec<FileRecord>,
     /// Files that were written.
     pub outputs: Vec<FileRecord>,
     /// Rows dropped, by reason; also every counted parse failure.

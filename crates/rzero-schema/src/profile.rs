@@ -4,7 +4,7 @@
 //! the file is read into these types, so an override is checked like the file itself. [`Profile::check`] refuses numbers without sense.
 
 pub use crate::evaluation_profile::{BenchmarkSettings, EvalSettings, GroupSettings, JudgeSettings, ProbeSettings};
-use crate::vocab::{BleuTokens, DomainKind, FloatType, LoraTarget, LossNormalization, RewardVariant, StartFrom, WeightFormat};
+use crate::vocab::{BleuTokens, DomainKind, FloatType, LoraTarget, LossNormalization, RewardVariant, Role, StartFrom, WeightFormat};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -168,6 +168,10 @@ pub struct GrpoSettings {
     pub update_batch: usize,
     /// Tokens of a micro-batch, prompts included. Changes memory and speed, not results beyond rounding.
     pub micro_batch_tokens: usize,
+    /// Parts that the gradient of an update is added up from: each is the sum of some of its micro-batches in order, and a process of
+    /// `grpo-gradient` makes whole parts, so no more than that many share an update. Changes rounding; more than one needs memory for
+    /// one more gradient.
+    pub gradient_parts: usize,
     /// Whether the backward pass computes the inside of each layer again instead of keeping it: a third more work, a tenth of the
     /// activations. Does not change a bit.
     pub recompute_activations: bool,
@@ -304,6 +308,17 @@ impl Profile {
         bands.iter().rev().find(|band| band.from_iteration <= iteration).unwrap_or(&bands[0])
     }
 
+    /// Optimiser updates of a step of a role's training, of as many rollouts as the profile asks for.
+    #[must_use]
+    pub fn num_updates(&self, role: Role) -> u32 {
+        let (num_rollouts, grpo) = match role {
+            Role::Challenger => (self.challenger.num_questions, &self.challenger.grpo),
+            Role::Solver => (self.solver.num_questions * u64::from(self.solver.group_size), &self.solver.grpo),
+        };
+        let num_updates = if grpo.update_batch == 0 { 1 } else { num_rollouts.div_ceil(grpo.update_batch as u64) };
+        u32::try_from(num_updates).unwrap_or(u32::MAX)
+    }
+
     /// Checks every number against the range in which it has a meaning.
     ///
     /// # Errors
@@ -368,6 +383,7 @@ impl GrpoSettings {
         range("grpo.clip_high", self.clip_high, |v| v >= 0.0, not_negative)?;
         range("grpo.clip_dual", self.clip_dual, |v| v >= 1.0, "at least 1")?;
         range("grpo.micro_batch_tokens", self.micro_batch_tokens, |v| v >= 1, "at least 1")?;
+        range("grpo.gradient_parts", self.gradient_parts, |v| (1..=4096).contains(&v), "from 1 to 4096")?;
         range("grpo.lora.rank", self.lora.rank, |v| v <= 4096, "0 to 4096")?;
         range("grpo.lora.alpha", self.lora.alpha, |v| v > 0.0 && v.is_finite(), "more than 0")?;
         let num_targets = if self.lora.rank == 0 { 1 } else { self.lora.targets.len() };

@@ -10,7 +10,7 @@ pub use challenges::Challenge;
 pub use evaluation::{EvalItem, EvalResult, Judgement};
 pub use labels::{CurriculumRow, DroppedRow, Label, LabelCheck};
 pub use rollouts::Rollout;
-pub use training::{PretrainMetrics, RewardRow, StepTiming, TrainMetrics};
+pub use training::{GradientSum, PretrainMetrics, RewardRow, StepTiming, TrainMetrics};
 
 use crate::table::{Column, Table};
 
@@ -44,6 +44,7 @@ pub fn all_tables() -> Vec<TableDescription> {
         describe::<DroppedRow>(),
         describe::<LabelCheck>(),
         describe::<RewardRow>(),
+        describe::<GradientSum>(),
         describe::<TrainMetrics>(),
         describe::<StepTiming>(),
         describe::<PretrainMetrics>(),

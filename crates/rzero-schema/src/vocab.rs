@@ -95,6 +95,8 @@ vocabulary! {
         Filter = "filter",
         /// Curriculum to the share of its labels that is true.
         LabelProbe = "label-probe",
+        /// Parts of the gradient of one update, for a step that is shared out.
+        GrpoGradient = "grpo-gradient",
         /// One policy update.
         GrpoStep = "grpo-step",
         /// Checkpoint to held-out results.

@@ -58,7 +58,7 @@ struct Args {
     bench: bool,
 }
 
-const PLACE: Place = Place { iteration: 1, phase: Phase::Curriculum, step: 0 };
+const PLACE: Place = Place::new(1, Phase::Curriculum, 0);
 
 fn main() {
     let args = Args::parse();

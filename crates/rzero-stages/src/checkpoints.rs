@@ -42,14 +42,14 @@ impl StageContext {
         if step <= 1 {
             return self.start_checkpoint(role, iteration);
         }
-        Ok(self.layout.step_checkpoint(Place { iteration, phase: self.training(role).0, step: step - 1 }))
+        Ok(self.layout.step_checkpoint(Place::new(iteration, self.training(role).0, step - 1)))
     }
 
     /// The training step that leaves the checkpoint in `folder`; `None` for one that lies outside the run, such as the base model.
     pub(crate) fn checkpoint_step(&self, folder: &Path) -> Option<Place> {
         let (iteration, phase, step) = self.layout.checkpoint_origin(folder)?;
         let role = if phase == Phase::Challenger { Role::Challenger } else { Role::Solver };
-        Some(Place { iteration, phase, step: step.unwrap_or(self.training(role).1) })
+        Some(Place::new(iteration, phase, step.unwrap_or(self.training(role).1)))
     }
 
     /// Phase, number of steps and start of a role's training.

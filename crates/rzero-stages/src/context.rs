@@ -244,7 +244,7 @@ fn resolve_place(stage: Stage, args: &CommonArgs, phases: &[Phase], profile: &Pr
             return Err(StageFailure::usage(format!("the {phase} phase has no steps")).hint("leave --step out").into());
         }
     };
-    Ok(Place { iteration: args.iteration, phase, step })
+    Ok(Place::new(args.iteration, phase, step))
 }
 
 fn resolve_shard(args: &CommonArgs) -> anyhow::Result<Shard> {

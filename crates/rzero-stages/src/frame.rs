@@ -59,6 +59,7 @@ pub fn run_stage(
     work(&inputs, &mut outputs)?;
 
     manifest.outputs = outputs.files;
+    manifest.derived = outputs.derived;
     manifest.counts = outputs.counts;
     manifest.metrics = outputs.metrics;
     manifest.finished_at = now();
@@ -162,6 +163,7 @@ fn planned_manifest(context: &StageContext, inputs: &StageInputs<'_>) -> Manifes
         iteration: context.place.iteration,
         phase: context.place.phase.to_string(),
         step: context.place.step,
+        update: context.place.update,
         shard_index: context.shard.index,
         num_shards: context.shard.num,
         fingerprint: String::new(),
@@ -173,6 +175,7 @@ fn planned_manifest(context: &StageContext, inputs: &StageInputs<'_>) -> Manifes
         seed: context.profile.seed,
         digests: inputs.digests().clone(),
         inputs: inputs.records(),
+        derived: Vec::new(),
         outputs: Vec::new(),
         counts: Default::default(),
         metrics: Default::default(),

@@ -18,6 +18,8 @@ use std::path::{Path, PathBuf};
 pub struct StageOutputs<'a> {
     context: &'a StageContext,
     pub(crate) files: Vec<FileRecord>,
+    /// Files that were read and follow from the declared inputs.
+    pub(crate) derived: Vec<FileRecord>,
     pub(crate) counts: BTreeMap<String, u64>,
     pub(crate) metrics: BTreeMap<String, f64>,
     /// What must be durable before the manifest is written.
@@ -26,7 +28,7 @@ pub struct StageOutputs<'a> {
 
 impl<'a> StageOutputs<'a> {
     pub(crate) fn new(context: &'a StageContext) -> Self {
-        Self { context, files: Vec::new(), counts: BTreeMap::new(), metrics: BTreeMap::new(), unsynced: Unsynced::default() }
+        Self { context, files: Vec::new(), derived: Vec::new(), counts: BTreeMap::new(), metrics: BTreeMap::new(), unsynced: Unsynced::default() }
     }
 
     /// Opens this shard's part of a table. A stage that writes a table writes it in every shard, with no rows if it has none.
@@ -110,6 +112,11 @@ impl<'a> StageOutputs<'a> {
     /// Lists a file that was written by other means. Its path is relative to the run.
     pub fn add_file(&mut self, record: FileRecord) {
         self.files.push(record);
+    }
+
+    /// Notes files that were read and follow from the declared inputs, so that they decide nothing that those do not.
+    pub fn note_derived(&mut self, records: Vec<FileRecord>) {
+        self.derived.extend(records);
     }
 
     /// Adds to a count, such as the rows dropped for a reason.

@@ -10,6 +10,8 @@ pub mod fetch_model;
 pub mod filter;
 pub mod grade;
 #[cfg(feature = "model")]
+pub mod grpo_gradient;
+#[cfg(feature = "model")]
 pub mod grpo_step;
 pub mod import_benchmark;
 #[cfg(feature = "model")]

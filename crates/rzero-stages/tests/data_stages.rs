@@ -273,7 +273,7 @@ fn usage_errors_exit_with_2() {
 #[test]
 fn challenger_steps_vote_with_their_own_number_of_samples() {
     let run = Run::new();
-    let place = Place { iteration: 1, phase: Phase::Challenger, step: 2 };
+    let place = Place::new(1, Phase::Challenger, 2);
     run.play(place, &[(Some("1+1"), vec![r"\boxed{2}"; 4]), (None, vec![])]);
     let output = told(&run.command(Stage::VoteLabel, "--iteration 1 --phase challenger --step 2"));
     assert!(output.starts_with("exit 0\n"), "{output}");

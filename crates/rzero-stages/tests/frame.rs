@@ -14,7 +14,7 @@ use std::fs;
 use std::path::Path;
 use support::{CURRICULUM, Run};
 
-const STEP: Place = Place { iteration: 1, phase: Phase::Solver, step: 2 };
+const STEP: Place = Place::new(1, Phase::Solver, 2);
 
 fn context(run: &Run, overrides: &[&str]) -> StageContext {
     let mut args = run.args(STEP, 0, 1);
@@ -112,7 +112,7 @@ fn a_checkpoint_of_the_run_counts_only_with_the_manifest_of_its_step() {
     let train = context(&run, &[]);
     let published = run.layout.phase_checkpoint(1, Phase::Solver);
     let read = || {
-        let args = run.args(Place { iteration: 1, phase: Phase::Eval, step: 0 }, 0, 1);
+        let args = run.args(Place::new(1, Phase::Eval, 0), 0, 1);
         let eval = StageContext::new(Stage::Eval, &args, &[Phase::Eval]).unwrap();
         let inputs = StageInputs::new(&eval).with_checkpoint("solver", &eval.checkpoint_dir(Role::Solver, 1).unwrap());
         run_stage(&eval, inputs, |_, _| Ok(()))

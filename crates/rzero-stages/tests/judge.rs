@@ -17,7 +17,7 @@ use std::collections::BTreeMap;
 use support::server::{Answer, Request, Server, nobody};
 use support::{Run, told};
 
-const PLACE: Place = Place { iteration: 1, phase: Phase::Eval, step: 0 };
+const PLACE: Place = Place::new(1, Phase::Eval, 0);
 
 fn item(row: u64) -> EvalItem {
     EvalItem {

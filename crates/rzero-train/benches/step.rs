@@ -74,6 +74,7 @@ fn settings(rank: usize, micro_batch_tokens: usize, recompute_activations: bool)
         mask_truncated: false,
         update_batch: 0,
         micro_batch_tokens,
+        gradient_parts: 1,
         recompute_activations,
         lora: LoraSettings { rank, alpha: 32.0, targets: LoraTarget::ALL.to_vec() },
         weight_ema: 0.0,

@@ -24,7 +24,7 @@ pub struct MemoryPlan {
     pub trained: usize,
     /// AdamW's two moments, and the averaged weights where they are kept.
     pub optimizer: usize,
-    /// The sum of the gradient, and one a micro-batch where several run side by side.
+    /// The sum of the gradient, that of a part where there are several, and one a micro-batch where several run side by side.
     pub gradient: usize,
     /// Activations, logits and what a pass holds for a moment.
     pub passes: usize,
@@ -66,7 +66,7 @@ impl MemoryPlan {
                 (false, _) => copies(num_parameters),
             },
             optimizer: copies(num_moments * num_trained),
-            gradient: copies(num_trained + at_once.unwrap_or(0) * num_parameters),
+            gradient: copies(num_trained * (1 + usize::from(settings.gradient_parts > 1)) + at_once.unwrap_or(0) * num_parameters),
             passes: at_once.unwrap_or(1) * pass_bytes(config, rows, asked, step.longest, keep, at_once.map_or(threads, |_| 1)),
         }
     }

@@ -36,6 +36,7 @@ fn settings(micro_batch_tokens: usize) -> GrpoSettings {
         mask_truncated: true,
         update_batch: 8,
         micro_batch_tokens,
+        gradient_parts: 1,
         recompute_activations: false,
         lora: LoraSettings { rank: 0, alpha: 8.0, targets: LoraTarget::ALL.to_vec() },
         weight_ema: 0.5,

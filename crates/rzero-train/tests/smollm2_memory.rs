@@ -51,6 +51,7 @@ fn settings(rank: usize) -> GrpoSettings {
         mask_truncated: false,
         update_batch: 0,
         micro_batch_tokens: if rank == 0 { 1024 } else { 512 },
+        gradient_parts: 1,
         recompute_activations: false,
         lora: LoraSettings { rank, alpha: 32.0, targets: LoraTarget::ALL.to_vec() },
         weight_ema: 0.0,

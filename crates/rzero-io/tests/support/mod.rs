@@ -111,6 +111,10 @@ made_up_rows! {
         challenge_id, row, sample, role, group, reward, advantage, uncertainty, repetition, cluster, vote_share, answer, pseudo_label,
         status,
     }
+    GradientSum {
+        update, part, num_parts, first_micro_batch, num_micro_batches, num_tokens, loss, surrogate_loss, kl_reference, kl_old, entropy,
+        num_clipped_low, num_clipped_high, logprob_difference, logprob_difference_max,
+    }
     TrainMetrics {
         iteration, phase, step, num_rollouts, num_completion_tokens, reward_mean, reward_std, uncertainty_mean, repetition_mean,
         format_mean, num_groups, zero_variance_share, loss, surrogate_loss, kl_reference, kl_old, entropy, clip_low_share,
@@ -139,7 +143,7 @@ pub(crate) fn rows<T: MadeUp>(num_rows: usize, seed: u64) -> Vec<T> {
 }
 
 /// The place where the tests' runs lie.
-pub(crate) const PLACE: Place = Place { iteration: 1, phase: Phase::Curriculum, step: 0 };
+pub(crate) const PLACE: Place = Place::new(1, Phase::Curriculum, 0);
 
 /// A footer for stray files.
 pub(crate) fn footer() -> FooterMetadata {
@@ -162,6 +166,7 @@ pub(crate) fn write_shard(layout: &RunLayout, shard: Shard, rows: &[Label], chan
         iteration: PLACE.iteration,
         phase: PLACE.phase.to_string(),
         step: PLACE.step,
+        update: PLACE.update,
         shard_index: shard.index,
         num_shards: shard.num,
         fingerprint: String::new(),
@@ -173,6 +178,7 @@ pub(crate) fn write_shard(layout: &RunLayout, shard: Shard, rows: &[Label], chan
         seed: 7,
         digests: [("prompt".to_owned(), "p".to_owned())].into(),
         inputs: Vec::new(),
+        derived: Vec::new(),
         outputs: vec![FileRecord {
             path: layout.relative(&written.path).unwrap(),
             digest: written.digest,

@@ -1,4 +1,4 @@
-//! `rewards`, `train_metrics`, `step_timings`, `pretrain_metrics`: what an update was made of and what it did.
+//! `rewards`, `gradient_sums`, `train_metrics`, `step_timings`, `pretrain_metrics`: what an update was made of and what it did.
 //!
 //! Clock readings stand in `step_timings` alone, so that every other table of two equal runs is equal byte for byte.
 
@@ -35,6 +35,42 @@ table! {
         pseudo_label: Option<String>,
         /// Challenger: the challenge status. Solver: the answer status.
         status: String,
+    }
+}
+
+table! {
+    /// One part of the gradient of an update: what its tokens add to the figures of the step.
+    GradientSum = "gradient_sums", version 1, key ["update", "part"] {
+        /// Update within the step, from 1.
+        update: u32,
+        /// Part within the update, from 0; its numbers stand in `part-{part}-of-{num_parts}.safetensors`.
+        part: u32,
+        /// Parts of an update; those without a micro-batch are left out.
+        num_parts: u32,
+        /// First micro-batch of the part.
+        first_micro_batch: u32,
+        /// Micro-batches of the part.
+        num_micro_batches: u32,
+        /// Completion tokens that were trained on.
+        num_tokens: u64,
+        /// Sum of the tokens' weighted losses.
+        loss: f64,
+        /// Its clipped surrogate part.
+        surrogate_loss: f64,
+        /// Sum of the k3 estimates of the divergence from the reference policy, in nats.
+        kl_reference: f64,
+        /// Sum of old minus new log-probabilities, in nats.
+        kl_old: f64,
+        /// Sum of the policy's entropies, in nats.
+        entropy: f64,
+        /// Tokens held by the lower (or dual) clip.
+        num_clipped_low: u64,
+        /// Tokens held by the upper clip.
+        num_clipped_high: u64,
+        /// Sum of the magnitudes of old minus new log-probabilities, in nats.
+        logprob_difference: f64,
+        /// The largest of these magnitudes.
+        logprob_difference_max: f64,
     }
 }
 

@@ -2,6 +2,7 @@
 
 use anyhow::Context;
 use rzero_schema::profile::Profile;
+use rzero_schema::vocab::Role;
 use rzero_stages::console::print_product;
 use rzero_stages::exit::{StageFailure, main_with};
 use serde_json::Value;
@@ -23,7 +24,7 @@ struct Args {
     #[arg(long = "set", env = "RZERO_SET", value_name = "KEY=VALUE", value_delimiter = ';')]
     overrides: Vec<String>,
 
-    /// Dotted keys, for example challenger.steps
+    /// Dotted keys, for example challenger.steps; also challenger.updates and solver.updates, the optimiser updates of a step
     #[arg(required = true, value_name = "KEY")]
     keys: Vec<String>,
 }
@@ -40,9 +41,13 @@ fn run(args: &Args) -> anyhow::Result<()> {
     let overrides: Vec<String> =
         args.overrides.iter().map(|text| text.trim().to_owned()).filter(|text| !text.is_empty()).collect();
     let profile = Profile::from_toml(&text, &overrides).with_context(|| format!("cannot use profile {name}"))?;
-    let profile = serde_json::json!(profile);
+    let mut values = serde_json::json!(profile);
+    // What follows from several keys and recipes need all the same.
+    for role in Role::ALL {
+        values[role.as_str()]["updates"] = profile.num_updates(*role).into();
+    }
     for key in &args.keys {
-        let value = key.split('.').try_fold(&profile, |at, part| at.get(part));
+        let value = key.split('.').try_fold(&values, |at, part| at.get(part));
         match value {
             Some(Value::String(word)) => print_product(word),
             Some(value) => print_product(value),

@@ -35,7 +35,7 @@ pub fn write_base_table<T: Table>(
     seed: u64,
     profile_digest: String,
 ) -> anyhow::Result<()> {
-    let place = Place { iteration: 0, phase, step: 0 };
+    let place = Place::new(0, phase, 0);
     let footer = FooterMetadata { stage, place, shard: Shard::WHOLE, seed, profile_digest };
     let mut writer = TableWriter::<T>::create(path, &footer)?;
     writer.write(rows)?;

@@ -31,7 +31,7 @@ pub struct Args {
 /// As [`run_stage`]; also when the model cannot be read or run.
 pub fn run(args: &Args) -> anyhow::Result<()> {
     let context = StageContext::new(Stage::ChallengeGen, &args.common, &[Phase::Challenger, Phase::Curriculum])?;
-    let Place { iteration, phase, step } = context.place;
+    let Place { iteration, phase, step, .. } = context.place;
     let checkpoint = match phase {
         Phase::Challenger => context.policy_checkpoint(Role::Challenger, iteration, step)?,
         _ => context.checkpoint_dir(Role::Challenger, iteration)?,

@@ -3,10 +3,15 @@
 //! Reads the step's rollouts, what their rewards follow from (labels of the Solver's answers, or the curriculum's pseudo-labels), the
 //! policy and the optimiser's state of the step before, and the reference: the checkpoint that the phase started from. Writes
 //! `rewards`, `train_metrics`, `step_timings`, `checkpoint/`, `optimizer.safetensors`; the last step also the phase's checkpoint.
+//!
+//! With `--from-gradients` it computes no gradient: it adds the parts that `grpo-gradient` made of an update ([`shared`]). What it leaves is the
+//! same, to the byte.
 
-mod plan;
-mod rewards;
-mod start;
+mod figures;
+pub(crate) mod plan;
+pub(crate) mod rewards;
+pub(crate) mod shared;
+pub(crate) mod start;
 mod write;
 
 use crate::answers::finish_reason;
@@ -19,25 +24,40 @@ use crate::inputs::StageInputs;
 use crate::interrupt::Interrupted;
 use crate::outputs::StageOutputs;
 use crate::stages::solve_sample::curriculum_place;
+use figures::{metrics, timing};
 use plan::{RoleSettings, gigabytes};
+use rewards::Scored;
 use rzero_model::ModelError;
 use rzero_schema::ids::Place;
-use rzero_schema::tables::{RewardRow, Rollout, StepTiming, TrainMetrics};
+use rzero_schema::tables::{RewardRow, Rollout};
 use rzero_schema::vocab::{FinishReason, Phase, Role, Stage};
 use rzero_train::TrainError;
 use rzero_train::batch::Sequence;
-use rzero_train::grpo::{GrpoMetrics, GrpoSample, GrpoStep, GrpoTimings, grpo_step};
+use rzero_train::grpo::{GrpoSample, GrpoStep, grpo_step, reference_logprobs};
 use rzero_train::memory::peak_bytes;
-use start::Start;
-use std::time::{Duration, Instant};
+use shared::UpdateOfStep;
+use start::{Reading, Start};
+use std::time::Instant;
 use write::{write_adapters, write_checkpoint};
 
-/// Make one GRPO update of the Challenger or the Solver.
+/// Make one GRPO step of the Challenger or the Solver.
 #[derive(Debug, clap::Parser)]
 #[command(name = "grpo-step", version, after_help = EXIT_CODES_HELP)]
 pub struct Args {
     #[command(flatten)]
     common: CommonArgs,
+
+    /// Compute no gradient, add the parts that grpo-gradient made; with --update where the step has several
+    #[arg(long, help_heading = "A gradient that is shared out")]
+    from_gradients: bool,
+
+    /// Which update of the step, from 1; the last one leaves the step's checkpoint
+    #[arg(long, value_name = "N", requires = "from_gradients", help_heading = "A gradient that is shared out")]
+    update: Option<u32>,
+
+    /// Remove parts of the gradient, and what stood between updates, once they are used
+    #[arg(long, requires = "from_gradients", help_heading = "A gradient that is shared out")]
+    drop_gradients: bool,
 }
 
 /// Runs the stage.
@@ -45,24 +65,61 @@ pub struct Args {
 /// # Errors
 /// As [`run_stage`]; also when rollouts and labels do not fit one another, or the update fails.
 pub fn run(args: &Args) -> anyhow::Result<()> {
-    let context = StageContext::new(Stage::GrpoStep, &args.common, &[Phase::Challenger, Phase::Solver])?;
+    let mut context = StageContext::new(Stage::GrpoStep, &args.common, &[Phase::Challenger, Phase::Solver])?;
     context.require_unsharded()?;
-    let Place { iteration, phase, step } = context.place;
-    let role = if phase == Phase::Challenger { Role::Challenger } else { Role::Solver };
-    let mut inputs = StageInputs::new(&context)
+    let role = role_of(context.place.phase);
+    if !args.from_gradients {
+        let inputs = step_inputs(&context, role)?;
+        if context.is_dry_run {
+            plan::tell(&context, role, &inputs)?;
+        }
+        return run_stage(&context, inputs, |inputs, outputs| step_policy(&context, role, inputs, outputs, None));
+    }
+    let update = UpdateOfStep::resolve(&context, role, args.update)?;
+    if !update.is_last() {
+        if shared::tell_if_applied(&context, update, update.number + 1) {
+            return Ok(());
+        }
+        context.place = context.place.at_update(update.number);
+    }
+    let inputs = step_inputs(&context, role)?;
+    run_stage(&context, inputs, |inputs, outputs| step_policy(&context, role, inputs, outputs, Some(update)))?;
+    if args.drop_gradients && !context.is_dry_run { shared::drop_used(&context, update) } else { Ok(()) }
+}
+
+/// The role that a phase trains.
+pub(crate) fn role_of(phase: Phase) -> Role {
+    if phase == Phase::Challenger { Role::Challenger } else { Role::Solver }
+}
+
+/// What decides a step, however its gradient is made.
+pub(crate) fn step_inputs(context: &StageContext, role: Role) -> anyhow::Result<StageInputs<'_>> {
+    let place = context.place.at_update(0);
+    let Place { iteration, step, .. } = place;
+    let mut inputs = StageInputs::new(context)
         .with_checkpoint("policy", &context.policy_checkpoint(role, iteration, step)?)
         .with_checkpoint("reference", &context.start_checkpoint(role, iteration)?);
     if step > 1 {
-        inputs = inputs.with_file("optimizer", &context.layout.step_optimizer(Place { step: step - 1, ..context.place }));
+        inputs = inputs.with_file("optimizer", &context.layout.step_optimizer(Place { step: step - 1, ..place }));
     }
-    let inputs = match role {
-        Role::Challenger => inputs.with_stage(Stage::ChallengeGen).with_stage(Stage::VoteLabel),
-        Role::Solver => inputs.with_stage(Stage::SolveSample).with_stage_at(Stage::Filter, curriculum_place(iteration)),
-    };
-    if context.is_dry_run {
-        plan::tell(&context, role, &inputs)?;
+    Ok(match role {
+        Role::Challenger => inputs.with_stage_at(Stage::ChallengeGen, place).with_stage_at(Stage::VoteLabel, place),
+        Role::Solver => {
+            inputs.with_stage_at(Stage::SolveSample, place).with_stage_at(Stage::Filter, curriculum_place(iteration))
+        }
+    })
+}
+
+/// The step's rollouts with their rewards and advantages.
+pub(crate) fn scored_rollouts(
+    context: &StageContext,
+    role: Role,
+    inputs: &StageInputs<'_>,
+) -> anyhow::Result<(Vec<Rollout>, Scored)> {
+    match role {
+        Role::Challenger => rewards::challenger(context, inputs),
+        Role::Solver => rewards::solver(context, inputs),
     }
-    run_stage(&context, inputs, |inputs, outputs| step_policy(&context, role, inputs, outputs))
 }
 
 fn step_policy(
@@ -70,37 +127,54 @@ fn step_policy(
     role: Role,
     inputs: &StageInputs<'_>,
     outputs: &mut StageOutputs<'_>,
+    shared: Option<UpdateOfStep>,
 ) -> anyhow::Result<()> {
     let started = Instant::now();
     let profile = &context.profile;
     let RoleSettings { grpo: settings, length_limit, num_steps, .. } = RoleSettings::of(context, role);
-    let (rollouts, scored) = match role {
-        Role::Challenger => rewards::challenger(context, inputs)?,
-        Role::Solver => rewards::solver(context, inputs)?,
-    };
+    let (rollouts, scored) = scored_rollouts(context, role, inputs)?;
     let samples = samples(&rollouts, &scored.rows)?;
     let reward_time = started.elapsed();
 
     let learning_rate =
         settings.learning_rate * settings.learning_rate_decay.powi(context.place.iteration.saturating_sub(1) as i32);
-    let num_tokens: usize = samples.iter().map(|sample| sample.sequence.completion.len()).sum();
-    let progress = Progress::start("updating", num_tokens as u64, "tokens");
-    let on_tokens = |count: usize| progress.advance(count as u64);
-    let interrupt = context.interrupt.flag();
     let clock = Instant::now();
-    let accelerator = context.device.open()?;
-    let Start { mut policy, mut state, reference } = Start::read(context, inputs, settings, accelerator.as_ref(), &samples)?;
-    let reference_time = clock.elapsed();
-    let step = GrpoStep {
-        settings,
-        learning_rate,
-        length_limit,
-        reference: reference.as_deref(),
-        accelerator: accelerator.as_ref(),
-        interrupt,
-        on_tokens: &on_tokens,
-    };
-    let (figures, timings) = grpo_step(&mut policy, &mut state.adam, &samples, &step).map_err(stopped)?;
+    let reading = Reading { context, inputs, settings };
+    let (mut policy, mut state, figures, timings, reference_time);
+    match shared {
+        None => {
+            let accelerator = context.device.open()?;
+            let interrupt = context.interrupt.flag();
+            let ask = |weights: &_| reference_logprobs(weights, &samples, settings, accelerator.as_ref(), interrupt);
+            let start = reading.start(reading.optimizer()?, Some(ask))?;
+            reference_time = clock.elapsed();
+            let progress = Progress::start("updating", num_completion_tokens(&samples) as u64, "tokens");
+            let step = GrpoStep {
+                settings,
+                learning_rate,
+                length_limit,
+                reference: start.reference.as_deref(),
+                accelerator: accelerator.as_ref(),
+                interrupt,
+                on_tokens: &|count: usize| progress.advance(count as u64),
+            };
+            (policy, state) = (start.policy, start.state);
+            (figures, timings) = grpo_step(&mut policy, &mut state.adam, &samples, &step).map_err(stopped)?;
+        }
+        Some(update) => {
+            let before = shared::state_before(context, inputs, update, outputs)?;
+            let Start { policy: read, state: read_state, .. } = reading.start_shared(before.as_deref())?;
+            reference_time = clock.elapsed();
+            (policy, state) = (read, read_state);
+            let (totals, spent) = shared::apply_parts(&reading, outputs, update, &samples, learning_rate, &mut policy, &mut state)?;
+            if !update.is_last() {
+                state.totals = Some(totals);
+                let path = context.layout.update_state(context.place);
+                return outputs.write_file_with(&path, |out| Ok(state.write_safetensors(out, Some(policy.values()))?));
+            }
+            (figures, timings) = (totals.metrics()?, spent);
+        }
+    }
     state.update_average(policy.values(), settings.weight_ema);
 
     let writing = Instant::now();
@@ -142,14 +216,15 @@ fn step_policy(
     outputs.write_table(&[timing(context, started, reward_time, reference_time, &timings, writing.elapsed(), tokens)])
 }
 
-pub(super) fn stopped(error: TrainError) -> anyhow::Error {
+pub(crate) fn stopped(error: TrainError) -> anyhow::Error {
     match error {
         TrainError::Interrupted | TrainError::Model(ModelError::Interrupted) => Interrupted.into(),
         other => other.into(),
     }
 }
 
-fn samples<'a>(rollouts: &'a [Rollout], rows: &[RewardRow]) -> anyhow::Result<Vec<GrpoSample<'a>>> {
+/// The rollouts as the trainer takes them.
+pub(crate) fn samples<'a>(rollouts: &'a [Rollout], rows: &[RewardRow]) -> anyhow::Result<Vec<GrpoSample<'a>>> {
     rollouts
         .iter()
         .zip(rows)
@@ -164,83 +239,8 @@ fn samples<'a>(rollouts: &'a [Rollout], rows: &[RewardRow]) -> anyhow::Result<Ve
         .collect()
 }
 
-fn metrics(
-    context: &StageContext,
-    rollouts: &[Rollout],
-    scored: &rewards::Scored,
-    figures: &GrpoMetrics,
-    learning_rate: f64,
-) -> TrainMetrics {
-    let place = context.place;
-    let rewards: Vec<f64> = scored.rows.iter().map(|row| row.reward).collect();
-    let lengths: Vec<u32> = rollouts.iter().map(|rollout| rollout.completion_tokens.len() as u32).collect();
-    let num_truncated = rollouts.iter().filter(|rollout| rollout.finish_reason == FinishReason::Length.as_str()).count();
-    let (reward_mean, reward_std) = mean_and_deviation(&rewards);
-    let is_well_formed = |row: &&RewardRow| row.status == scored.good_status;
-    let mean_of_good = |part: fn(&RewardRow) -> Option<f64>| {
-        let values: Vec<f64> = scored.rows.iter().filter(is_well_formed).filter_map(part).collect();
-        (!values.is_empty()).then(|| mean_and_deviation(&values).0)
-    };
-    let num_rollouts = rollouts.len().max(1) as f64;
-    TrainMetrics {
-        iteration: place.iteration,
-        phase: place.phase.to_string(),
-        step: place.step,
-        num_rollouts: rollouts.len() as u32,
-        num_completion_tokens: lengths.iter().map(|length| u64::from(*length)).sum(),
-        reward_mean,
-        reward_std,
-        uncertainty_mean: mean_of_good(|row| row.uncertainty),
-        repetition_mean: mean_of_good(|row| row.repetition),
-        format_mean: scored.rows.iter().filter(is_well_formed).count() as f64 / num_rollouts,
-        num_groups: scored.num_groups,
-        zero_variance_share: f64::from(scored.num_zero_variance_groups) / f64::from(scored.num_groups.max(1)),
-        loss: figures.loss,
-        surrogate_loss: figures.surrogate_loss,
-        kl_reference: figures.kl_reference,
-        kl_old: figures.kl_old,
-        entropy: figures.entropy,
-        clip_low_share: figures.clip_low_share,
-        clip_high_share: figures.clip_high_share,
-        gradient_norm: figures.gradient_norm,
-        learning_rate,
-        completion_length_mean: lengths.iter().map(|length| f64::from(*length)).sum::<f64>() / num_rollouts,
-        completion_length_min: lengths.iter().min().copied().unwrap_or(0),
-        completion_length_max: lengths.iter().max().copied().unwrap_or(0),
-        truncated_share: num_truncated as f64 / num_rollouts,
-        sampler_trainer_logprob_max: figures.logprob_difference_max,
-        sampler_trainer_logprob_mean: figures.logprob_difference_mean,
-    }
-}
-
-/// Mean, and deviation with n - 1; 0 where there are fewer than two values.
-fn mean_and_deviation(values: &[f64]) -> (f64, f64) {
-    let count = values.len() as f64;
-    let mean = values.iter().sum::<f64>() / count.max(1.0);
-    let squares: f64 = values.iter().map(|value| (value - mean).powi(2)).sum();
-    (mean, if values.len() < 2 { 0.0 } else { (squares / (count - 1.0)).sqrt() })
-}
-
-fn timing(
-    context: &StageContext,
-    started: Instant,
-    reward: Duration,
-    reference: Duration,
-    timings: &GrpoTimings,
-    write: Duration,
-    num_tokens: u64,
-) -> StepTiming {
-    StepTiming {
-        iteration: context.place.iteration,
-        phase: context.place.phase.to_string(),
-        step: context.place.step,
-        reward_seconds: reward.as_secs_f64(),
-        reference_seconds: reference.as_secs_f64(),
-        gradient_seconds: timings.gradient.as_secs_f64(),
-        optimizer_seconds: timings.optimizer.as_secs_f64(),
-        write_seconds: write.as_secs_f64(),
-        tokens_per_second: num_tokens as f64 / started.elapsed().as_secs_f64().max(1e-9),
-    }
+fn num_completion_tokens(samples: &[GrpoSample<'_>]) -> usize {
+    samples.iter().map(|sample| sample.sequence.completion.len()).sum()
 }
 
 /// An input that names a question which is not where it should be.

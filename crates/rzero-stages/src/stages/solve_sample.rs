@@ -33,7 +33,7 @@ pub struct Args {
 /// As [`run_stage`]; also when the model cannot be read or run, or the curriculum is empty.
 pub fn run(args: &Args) -> anyhow::Result<()> {
     let context = StageContext::new(Stage::SolveSample, &args.common, &[Phase::Challenger, Phase::Curriculum, Phase::Solver])?;
-    let Place { iteration, phase, step } = context.place;
+    let Place { iteration, phase, step, .. } = context.place;
     let checkpoint = match phase {
         Phase::Solver => context.policy_checkpoint(Role::Solver, iteration, step)?,
         _ => context.checkpoint_dir(Role::Solver, iteration.saturating_sub(1))?,
@@ -50,7 +50,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
 
 /// Where the curriculum of an iteration lies.
 pub(crate) fn curriculum_place(iteration: u32) -> Place {
-    Place { iteration, phase: Phase::Curriculum, step: 0 }
+    Place::new(iteration, Phase::Curriculum, 0)
 }
 
 /// One question to answer: its row in this set, its id, and the samples wanted.

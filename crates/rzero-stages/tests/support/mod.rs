@@ -19,7 +19,7 @@ use std::path::PathBuf;
 use std::process::{Command, Output};
 
 /// The curriculum of iteration 1.
-pub(crate) const CURRICULUM: Place = Place { iteration: 1, phase: Phase::Curriculum, step: 0 };
+pub(crate) const CURRICULUM: Place = Place::new(1, Phase::Curriculum, 0);
 
 /// Every variable that the binaries read.
 const ENVIRONMENT: [&str; 19] = [

@@ -265,7 +265,7 @@ impl Side {
 }
 
 fn open(layout: &RunLayout, iteration: u32) -> Result<StageOutput, IoError> {
-    StageOutput::open(layout, Stage::Eval, Place { iteration, phase: Phase::Eval, step: 0 })
+    StageOutput::open(layout, Stage::Eval, Place::new(iteration, Phase::Eval, 0))
 }
 
 fn newest(layout: &RunLayout) -> anyhow::Result<StageOutput> {

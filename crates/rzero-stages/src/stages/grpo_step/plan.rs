@@ -18,15 +18,15 @@ const CHARACTERS_A_TOKEN: usize = 3;
 const KNOWN_SIZES: &str = "pipelines/sizes";
 
 /// Settings of a role's update, the length limit of its completions, its rollouts a step and its number of steps.
-pub(super) struct RoleSettings<'a> {
-    pub(super) grpo: &'a GrpoSettings,
-    pub(super) length_limit: usize,
-    pub(super) num_rollouts: usize,
-    pub(super) num_steps: u32,
+pub(crate) struct RoleSettings<'a> {
+    pub(crate) grpo: &'a GrpoSettings,
+    pub(crate) length_limit: usize,
+    pub(crate) num_rollouts: usize,
+    pub(crate) num_steps: u32,
 }
 
 impl<'a> RoleSettings<'a> {
-    pub(super) fn of(context: &'a StageContext, role: Role) -> Self {
+    pub(crate) fn of(context: &'a StageContext, role: Role) -> Self {
         let (challenger, solver) = (&context.profile.challenger, &context.profile.solver);
         match role {
             Role::Challenger => Self {
@@ -93,7 +93,7 @@ fn sizes(context: &StageContext) -> anyhow::Result<Option<ModelConfig>> {
 }
 
 /// Prints the plan of a step.
-pub(super) fn tell(context: &StageContext, role: Role, inputs: &StageInputs<'_>) -> anyhow::Result<()> {
+pub(crate) fn tell(context: &StageContext, role: Role, inputs: &StageInputs<'_>) -> anyhow::Result<()> {
     let stage = if role == Role::Challenger { Stage::ChallengeGen } else { Stage::SolveSample };
     let rollouts = inputs.output(stage).ok().and_then(|output| output.read::<Rollout>().ok());
     let Some(plan) = plan(context, role, rollouts.as_deref())? else {
@@ -119,6 +119,6 @@ pub(super) fn tell(context: &StageContext, role: Role, inputs: &StageInputs<'_>)
 }
 
 /// Bytes for people.
-pub(super) fn gigabytes(bytes: usize) -> String {
+pub(crate) fn gigabytes(bytes: usize) -> String {
     format!("{:.2} GB", bytes as f64 / 1e9)
 }

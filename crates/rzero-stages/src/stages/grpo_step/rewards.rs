@@ -13,16 +13,16 @@ use rzero_schema::vocab::{AnswerStatus, ChallengeStatus, Stage};
 use std::collections::BTreeMap;
 
 /// Scored rollouts, in the order of the rollouts.
-pub(super) struct Scored {
-    pub(super) rows: Vec<RewardRow>,
-    pub(super) num_groups: u32,
-    pub(super) num_zero_variance_groups: u32,
+pub(crate) struct Scored {
+    pub(crate) rows: Vec<RewardRow>,
+    pub(crate) num_groups: u32,
+    pub(crate) num_zero_variance_groups: u32,
     /// The status of a rollout that kept the format.
-    pub(super) good_status: &'static str,
+    pub(crate) good_status: &'static str,
 }
 
 /// Challenger: uncertainty of the vote, less the share of the batch that asks much the same; 0 for a malformed question.
-pub(super) fn challenger(context: &StageContext, inputs: &StageInputs<'_>) -> anyhow::Result<(Vec<Rollout>, Scored)> {
+pub(crate) fn challenger(context: &StageContext, inputs: &StageInputs<'_>) -> anyhow::Result<(Vec<Rollout>, Scored)> {
     let settings = &context.profile.challenger;
     let rollouts = inputs.output(Stage::ChallengeGen)?.read::<Rollout>()?;
     let challenges = inputs.output(Stage::ChallengeGen)?.read::<Challenge>()?;
@@ -66,7 +66,7 @@ pub(super) fn challenger(context: &StageContext, inputs: &StageInputs<'_>) -> an
 }
 
 /// Solver: 1 where the rollout's answer equals the pseudo-label.
-pub(super) fn solver(context: &StageContext, inputs: &StageInputs<'_>) -> anyhow::Result<(Vec<Rollout>, Scored)> {
+pub(crate) fn solver(context: &StageContext, inputs: &StageInputs<'_>) -> anyhow::Result<(Vec<Rollout>, Scored)> {
     let rollouts = inputs.output(Stage::SolveSample)?.read::<Rollout>()?;
     let curriculum = inputs.output_at(Stage::Filter, curriculum_place(context.place.iteration))?.read::<CurriculumRow>()?;
     let labels: BTreeMap<&str, &str> =

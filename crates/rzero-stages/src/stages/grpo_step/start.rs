@@ -5,82 +5,141 @@ use crate::context::StageContext;
 use crate::exit::StageFailure;
 use crate::inputs::StageInputs;
 use rzero_algo::seed::{StreamKey, random_stream};
-use rzero_model::device::Accelerator;
 use rzero_model::{ModelConfig, Weights};
 use rzero_schema::profile::GrpoSettings;
-use rzero_train::checkpoint::TrainState;
-use rzero_train::grpo::{GrpoSample, reference_logprobs};
+use rzero_schema::vocab::FloatType;
+use rzero_train::TrainError;
+use rzero_train::checkpoint::{TrainState, read_trained};
 use rzero_train::lora::Lora;
 use rzero_train::trainable::Trainable;
+use std::path::Path;
+
+/// From where a step reads what it begins with.
+#[derive(Clone, Copy)]
+pub(crate) struct Reading<'a> {
+    pub(crate) context: &'a StageContext,
+    pub(crate) inputs: &'a StageInputs<'a>,
+    pub(crate) settings: &'a GrpoSettings,
+}
 
 /// What a step begins with.
-pub(super) struct Start {
-    pub(super) policy: Trainable,
-    pub(super) state: TrainState,
-    /// Log-probabilities under the reference, by sample, where the objective asks for them.
-    pub(super) reference: Option<Vec<Vec<f32>>>,
+pub(crate) struct Start<R> {
+    pub(crate) policy: Trainable,
+    pub(crate) state: TrainState,
+    /// What the reference was asked, where the objective asks for it.
+    pub(crate) reference: Option<R>,
 }
 
-impl Start {
-    /// Reads the reference, asks it for its log-probabilities and lets go of it before the policy is read, so that both are never held.
-    /// Adapters are the exception: what they are beside is the reference.
-    pub(super) fn read(
-        context: &StageContext,
-        inputs: &StageInputs<'_>,
-        settings: &GrpoSettings,
-        accelerator: Option<&Accelerator>,
-        samples: &[GrpoSample<'_>],
-    ) -> anyhow::Result<Self> {
-        let (float, has_adapters) = (context.profile.model.float, settings.lora.rank > 0);
-        let interrupt = context.interrupt.flag();
-        let (mut reference, mut base) = (None, None);
-        if settings.kl_coef > 0.0 || has_adapters {
-            let weights = Weights::read(inputs.path("reference")?)?;
-            require_same_model(inputs, &weights)?;
-            if settings.kl_coef > 0.0 {
-                reference = Some(reference_logprobs(&weights, samples, settings, accelerator, interrupt).map_err(stopped)?);
-            }
-            base = Some(weights).filter(|_| has_adapters || context.place.step == 1);
-        }
-        let optimizer = if context.place.step == 1 { None } else { Some(inputs.path("optimizer")?) };
-        let read_state = |num_trained: usize| optimizer.map(|path| TrainState::read(path, num_trained)).transpose();
-        let (policy, state) = match base {
-            Some(base) if has_adapters => {
-                let num_trained = Lora::new(&base.layout, &settings.lora).num_parameters();
-                let mut read = read_state(num_trained)?;
-                let values = read.as_mut().and_then(|state| state.trained.take());
-                let place = context.place;
-                let key = StreamKey {
-                    run_seed: context.profile.seed,
-                    iteration: place.iteration,
-                    phase: place.phase,
-                    step: 0,
-                    row: 0,
-                    sample: 0,
-                };
-                (Trainable::adapters_of(base, float, &settings.lora, values, &mut random_stream("adapters", &key)), read)
-            }
-            base => {
-                // At the first step of a phase the reference is the policy.
-                let weights = match base {
-                    Some(weights) => weights,
-                    None => Weights::read(inputs.path("policy")?)?,
-                };
-                let mut read = read_state(weights.values.len())?;
-                let master = read.as_mut().and_then(|state| state.trained.take());
-                (Trainable::weights_of(weights, float, master), read)
-            }
+impl Reading<'_> {
+    /// The state that the step before left; none at the first step of a phase.
+    pub(crate) fn optimizer(&self) -> anyhow::Result<Option<&Path>> {
+        if self.context.place.step == 1 { Ok(None) } else { self.inputs.path("optimizer").map(Some) }
+    }
+
+    /// Reads the reference, asks it and lets go of it before the policy is read, so that both are never held. Adapters are the exception:
+    /// what they are beside is the reference.
+    pub(crate) fn start<R>(
+        &self,
+        state: Option<&Path>,
+        ask: Option<impl FnOnce(&Weights) -> Result<R, TrainError>>,
+    ) -> anyhow::Result<Start<R>> {
+        let (reference, base) = self.ask_reference(ask)?;
+        let (weights, num_trained) = self.weights(base)?;
+        let mut read = state.map(|path| TrainState::read(path, num_trained)).transpose()?;
+        let trained = read.as_mut().and_then(|state| state.trained.take());
+        let policy = self.trainable(weights, trained);
+        let state = read.unwrap_or_else(|| TrainState::new(policy.values(), self.settings.weight_ema));
+        Ok(Start { policy, state, reference })
+    }
+
+    /// The same for a process that computes no gradient: nobody is asked.
+    pub(crate) fn start_shared(&self, before: Option<&Path>) -> anyhow::Result<Start<()>> {
+        let state = match before {
+            Some(path) => Some(path),
+            None => self.optimizer()?,
         };
-        let state = state.unwrap_or_else(|| TrainState::new(policy.values(), settings.weight_ema));
-        Ok(Self { policy, state, reference })
+        self.start(state, None::<fn(&Weights) -> Result<(), TrainError>>)
     }
-}
 
-/// Refuses a policy and a reference of different sizes.
-fn require_same_model(inputs: &StageInputs<'_>, reference: &Weights) -> anyhow::Result<()> {
-    if ModelConfig::read(inputs.path("policy")?)? == reference.config {
-        return Ok(());
+    /// The same for a process that computes a gradient and moves nothing: the optimiser's moments are not read.
+    pub(crate) fn policy<R>(
+        &self,
+        before: Option<&Path>,
+        ask: impl FnOnce(&Weights) -> Result<R, TrainError>,
+    ) -> anyhow::Result<(Trainable, Option<R>)> {
+        let (reference, base) = self.ask_reference(Some(ask))?;
+        let (weights, num_trained) = self.weights(base)?;
+        let state = match before {
+            Some(path) => Some(path),
+            None => self.optimizer()?,
+        };
+        let trained = state.map(|path| read_trained(path, num_trained)).transpose()?.flatten();
+        Ok((self.trainable(weights, trained), reference))
     }
-    let message = "the policy and the checkpoint it is held to are models of different sizes".to_owned();
-    Err(StageFailure::input(message).hint("the base model was probably exchanged; begin a new run directory").into())
+
+    fn has_adapters(&self) -> bool {
+        self.settings.lora.rank > 0
+    }
+
+    /// What the reference says, and its weights where they are needed further on.
+    fn ask_reference<R>(
+        &self,
+        ask: Option<impl FnOnce(&Weights) -> Result<R, TrainError>>,
+    ) -> anyhow::Result<(Option<R>, Option<Weights>)> {
+        let ask = ask.filter(|_| self.settings.kl_coef > 0.0);
+        if ask.is_none() && !self.has_adapters() {
+            return Ok((None, None));
+        }
+        let weights = Weights::read(self.inputs.path("reference")?)?;
+        self.require_same_model(&weights)?;
+        let reference = ask.map(|ask| ask(&weights)).transpose().map_err(stopped)?;
+        // At the first step of a phase the reference is the policy.
+        Ok((reference, Some(weights).filter(|_| self.has_adapters() || self.context.place.step == 1)))
+    }
+
+    /// The weights that a step trains, or whose adapters it trains; and how many numbers that are.
+    fn weights(&self, base: Option<Weights>) -> anyhow::Result<(Weights, usize)> {
+        let weights = match base {
+            Some(weights) => weights,
+            None => Weights::read(self.inputs.path("policy")?)?,
+        };
+        let num_trained = match self.has_adapters() {
+            true => Lora::new(&weights.layout, &self.settings.lora).num_parameters(),
+            false => weights.values.len(),
+        };
+        Ok((weights, num_trained))
+    }
+
+    fn trainable(&self, mut weights: Weights, trained: Option<Vec<f32>>) -> Trainable {
+        let float = self.context.profile.model.float;
+        if self.has_adapters() {
+            let place = self.context.place;
+            let key = StreamKey {
+                run_seed: self.context.profile.seed,
+                iteration: place.iteration,
+                phase: place.phase,
+                step: 0,
+                row: 0,
+                sample: 0,
+            };
+            return Trainable::adapters_of(weights, float, &self.settings.lora, trained, &mut random_stream("adapters", &key));
+        }
+        match (float, trained) {
+            // Between updates even weights that a checkpoint would hold as they are stand in the state.
+            (FloatType::F32, Some(trained)) => {
+                weights.values = trained;
+                Trainable::weights_of(weights, float, None)
+            }
+            (_, trained) => Trainable::weights_of(weights, float, trained),
+        }
+    }
+
+    /// Refuses a policy and a reference of different sizes.
+    fn require_same_model(&self, reference: &Weights) -> anyhow::Result<()> {
+        if ModelConfig::read(self.inputs.path("policy")?)? == reference.config {
+            return Ok(());
+        }
+        let message = "the policy and the checkpoint it is held to are models of different sizes".to_owned();
+        Err(StageFailure::input(message).hint("the base model was probably exchanged; begin a new run directory").into())
+    }
 }

@@ -168,7 +168,7 @@ impl IterationReader<'_> {
 
     /// A finished output; none, and noted as missing, where it has not finished.
     fn open(&self, stage: Stage, phase: Phase, step: u32, missing: &mut Vec<String>) -> anyhow::Result<Option<StageOutput>> {
-        match StageOutput::open(self.layout, stage, Place { iteration: self.iteration, phase, step }) {
+        match StageOutput::open(self.layout, stage, Place::new(self.iteration, phase, step)) {
             Ok(output) => Ok(Some(output)),
             Err(IoError::NoOutput { .. } | IoError::MissingShards { .. }) => {
                 missing.push(if step > 0 { format!("{phase} step {step}") } else { stage.to_string() });

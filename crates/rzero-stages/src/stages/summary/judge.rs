@@ -49,7 +49,7 @@ type Key<'a> = (&'a str, &'a str, &'a str, u32);
 
 /// Reads what the judge said of an iteration; none where it was not asked, or has not finished.
 pub(super) fn read(layout: &RunLayout, iteration: u32, subjects: &[String], draws: Bootstrap) -> anyhow::Result<Option<Judged>> {
-    let place = Place { iteration, phase: Phase::Eval, step: 0 };
+    let place = Place::new(iteration, Phase::Eval, 0);
     let open = |stage| match StageOutput::open(layout, stage, place) {
         Ok(output) => Ok(Some(output)),
         Err(IoError::NoOutput { .. } | IoError::MissingShards { .. }) => Ok(None),

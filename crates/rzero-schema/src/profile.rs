@@ -4,7 +4,9 @@
 //! the file is read into these types, so an override is checked like the file itself. [`Profile::check`] refuses numbers without sense.
 
 pub use crate::evaluation_profile::{BenchmarkSettings, EvalSettings, GroupSettings, JudgeSettings, ProbeSettings};
-use crate::vocab::{BleuTokens, DomainKind, FloatType, LoraTarget, LossNormalization, RewardVariant, Role, StartFrom, WeightFormat};
+use crate::vocab::{
+    BleuTokens, DomainKind, FloatType, LoraTarget, LossNormalization, RewardVariant, Role, StartFrom, WeightFormat,
+};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 

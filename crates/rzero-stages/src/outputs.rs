@@ -28,7 +28,14 @@ pub struct StageOutputs<'a> {
 
 impl<'a> StageOutputs<'a> {
     pub(crate) fn new(context: &'a StageContext) -> Self {
-        Self { context, files: Vec::new(), derived: Vec::new(), counts: BTreeMap::new(), metrics: BTreeMap::new(), unsynced: Unsynced::default() }
+        Self {
+            context,
+            files: Vec::new(),
+            derived: Vec::new(),
+            counts: BTreeMap::new(),
+            metrics: BTreeMap::new(),
+            unsynced: Unsynced::default(),
+        }
     }
 
     /// Opens this shard's part of a table. A stage that writes a table writes it in every shard, with no rows if it has none.

@@ -28,7 +28,12 @@ impl TrainState {
     /// Before the first step of a phase. The trained numbers start the average, where one is kept.
     #[must_use]
     pub fn new(trained: &[f32], weight_ema: f64) -> Self {
-        Self { adam: AdamState::new(trained.len()), average: (weight_ema > 0.0).then(|| trained.to_vec()), trained: None, totals: None }
+        Self {
+            adam: AdamState::new(trained.len()),
+            average: (weight_ema > 0.0).then(|| trained.to_vec()),
+            trained: None,
+            totals: None,
+        }
     }
 
     /// average = decay average + (1 - decay) weights.
@@ -65,7 +70,9 @@ impl TrainState {
         let updates = file.text("updates").and_then(|text| text.parse().ok());
         let updates = updates.ok_or_else(|| refuse("it does not say how many updates were made".to_owned()))?;
         let totals = match file.text("step") {
-            Some(text) => Some(StepTotals::from_text(text).ok_or_else(|| refuse("its figures of the step are broken".to_owned()))?),
+            Some(text) => {
+                Some(StepTotals::from_text(text).ok_or_else(|| refuse("its figures of the step are broken".to_owned()))?)
+            }
             None => None,
         };
         let mut read = |name: &str| read_tensor(&mut file, name, num_trained);

@@ -66,7 +66,9 @@ impl MemoryPlan {
                 (false, _) => copies(num_parameters),
             },
             optimizer: copies(num_moments * num_trained),
-            gradient: copies(num_trained * (1 + usize::from(settings.gradient_parts > 1)) + at_once.unwrap_or(0) * num_parameters),
+            gradient: copies(
+                num_trained * (1 + usize::from(settings.gradient_parts > 1)) + at_once.unwrap_or(0) * num_parameters,
+            ),
             passes: at_once.unwrap_or(1) * pass_bytes(config, rows, asked, step.longest, keep, at_once.map_or(threads, |_| 1)),
         }
     }

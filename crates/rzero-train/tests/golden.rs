@@ -28,6 +28,7 @@ fn settings(inputs: &Value) -> GrpoSettings {
         mask_truncated: false,
         update_batch: 0,
         micro_batch_tokens: 1024,
+        gradient_parts: 1,
         recompute_activations: false,
         lora: LoraSettings { rank: 0, alpha: 1.0, targets: Vec::new() },
         weight_ema: 0.0,

@@ -104,9 +104,7 @@ pub(crate) fn step_inputs(context: &StageContext, role: Role) -> anyhow::Result<
     }
     Ok(match role {
         Role::Challenger => inputs.with_stage_at(Stage::ChallengeGen, place).with_stage_at(Stage::VoteLabel, place),
-        Role::Solver => {
-            inputs.with_stage_at(Stage::SolveSample, place).with_stage_at(Stage::Filter, curriculum_place(iteration))
-        }
+        Role::Solver => inputs.with_stage_at(Stage::SolveSample, place).with_stage_at(Stage::Filter, curriculum_place(iteration)),
     })
 }
 
@@ -166,7 +164,8 @@ fn step_policy(
             let Start { policy: read, state: read_state, .. } = reading.start_shared(before.as_deref())?;
             reference_time = clock.elapsed();
             (policy, state) = (read, read_state);
-            let (totals, spent) = shared::apply_parts(&reading, outputs, update, &samples, learning_rate, &mut policy, &mut state)?;
+            let (totals, spent) =
+                shared::apply_parts(&reading, outputs, update, &samples, learning_rate, &mut policy, &mut state)?;
             if !update.is_last() {
                 state.totals = Some(totals);
                 let path = context.layout.update_state(context.place);

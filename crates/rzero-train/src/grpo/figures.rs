@@ -86,8 +86,18 @@ impl TokenSums {
     }
 
     fn numbers(&self) -> [u64; 10] {
-        let Self { loss, surrogate, kl_reference, kl_old, entropy, clipped_low, clipped_high, difference, difference_max, tokens } =
-            self;
+        let Self {
+            loss,
+            surrogate,
+            kl_reference,
+            kl_old,
+            entropy,
+            clipped_low,
+            clipped_high,
+            difference,
+            difference_max,
+            tokens,
+        } = self;
         let reals = [loss, surrogate, kl_reference, kl_old, entropy, clipped_low, clipped_high, difference, difference_max];
         let mut numbers = [*tokens; 10];
         numbers.iter_mut().zip(reals).for_each(|(number, real)| *number = real.to_bits());

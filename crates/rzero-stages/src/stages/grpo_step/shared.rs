@@ -84,11 +84,7 @@ impl UpdateOfStep {
     }
 
     /// The samples of this update, which may be none: a curriculum can have fewer questions than the profile asks for.
-    pub(crate) fn samples<'a, 'b>(
-        self,
-        samples: &'a [GrpoSample<'b>],
-        settings: &GrpoSettings,
-    ) -> &'a [GrpoSample<'b>] {
+    pub(crate) fn samples<'a, 'b>(self, samples: &'a [GrpoSample<'b>], settings: &GrpoSettings) -> &'a [GrpoSample<'b>] {
         let index = self.number as usize - 1;
         updates(samples.len(), settings).get(index).map_or(&[], |range| &samples[range.clone()])
     }

@@ -81,6 +81,7 @@ pub struct Sequence {
 pub struct Scratch {
     x: Strips,
     normed: Strips,
+    inverse: Vec<f32>,
     projected: Strips,
     attended: Strips,
     delta: Strips,
@@ -292,8 +293,9 @@ impl Decoder {
 
     /// Query, key and value of all rows, unrotated. // projected: (rows, query width + 2 kv widths)
     fn project(&self, layer: &DecoderLayer, team: &mut Team<'_>, scratch: &mut Scratch) {
-        scratch.x.rms_norm_into(&layer.attention_norm, self.config.rms_norm_eps as f32, &mut scratch.normed);
-        apply(&layer.query_key_value, &scratch.normed, team, &mut scratch.projected);
+        let Scratch { x, normed, inverse, projected, .. } = scratch;
+        x.rms_norm_into(&layer.attention_norm, self.config.rms_norm_eps as f32, team, inverse, normed);
+        apply(&layer.query_key_value, normed, team, projected);
     }
 
     /// Numbers of a row of what attention works on: query, key, value, and room for the attended values.
@@ -334,14 +336,12 @@ impl Decoder {
 
     /// Output projection, residual and feed-forward of all rows.
     fn finish_layer(&self, layer: &DecoderLayer, team: &mut Team<'_>, scratch: &mut Scratch) {
-        let Scratch { x, normed, attended, delta, gate, inside, rows, .. } = scratch;
+        let Scratch { x, normed, inverse, attended, delta, gate, inside, rows, .. } = scratch;
         let (num_rows, q_width) = (x.rows(), self.config.query_width());
         attended.shape(num_rows, q_width);
-        for (row, placed) in rows.chunks_exact(self.row_width()).enumerate() {
-            attended.scatter(row, &placed[placed.len() - q_width..]);
-        }
+        attended.scatter_all(rows, self.row_width(), self.row_width() - q_width, team);
         apply_residual(&layer.output, attended, team, delta, x);
-        x.rms_norm_into(&layer.feed_forward_norm, self.config.rms_norm_eps as f32, normed);
+        x.rms_norm_into(&layer.feed_forward_norm, self.config.rms_norm_eps as f32, team, inverse, normed);
         gate.shape(num_rows, layer.gate.outputs());
         inside.shape(num_rows, layer.gate.outputs());
         let normed = &*normed;
@@ -355,8 +355,8 @@ impl Decoder {
     }
 
     fn logits(&self, team: &mut Team<'_>, scratch: &mut Scratch) {
-        let Scratch { x, normed, logits, .. } = scratch;
-        x.rms_norm_into(&self.final_norm, self.config.rms_norm_eps as f32, normed);
+        let Scratch { x, normed, inverse, logits, .. } = scratch;
+        x.rms_norm_into(&self.final_norm, self.config.rms_norm_eps as f32, team, inverse, normed);
         let (rows, vocab) = (x.rows(), self.config.vocab_size);
         logits.shape(rows, vocab);
         let normed = &*normed;

@@ -64,7 +64,7 @@ enum LayerRecord {
 pub struct TrainingModel {
     config: ModelConfig,
     rotary: RotaryTable,
-    workspace: Workspace,
+    workspace: &'static Workspace,
 }
 
 /// What every part of a pass reads.
@@ -82,7 +82,7 @@ impl TrainingModel {
     #[must_use]
     pub fn new(config: &ModelConfig, longest: usize) -> Self {
         let rotary = RotaryTable::new(&config.rotary_frequencies(), longest);
-        Self { config: config.clone(), rotary, workspace: Workspace::default() }
+        Self { config: config.clone(), rotary, workspace: Workspace::of_process() }
     }
 
     fn pass<'a>(&'a self, weights: &'a Weights, batch: &'a PackedSequences) -> Pass<'a> {
@@ -111,7 +111,7 @@ impl TrainingModel {
             match (keep, input) {
                 (Keep::Activations, _) => layers.push(LayerRecord::Activations(Box::new(tape))),
                 (_, input) => {
-                    tape.give(&self.config, &self.workspace);
+                    tape.give(&self.config, self.workspace);
                     layers.extend(input.map(LayerRecord::Input));
                 }
             }

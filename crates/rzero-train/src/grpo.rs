@@ -110,13 +110,16 @@ pub fn grpo_step(
     let mut totals = StepTotals::default();
     let mut gradient = vec![0f32; policy.values().len()];
     let mut of_part = Vec::new();
+    let mut is_clear = true;
     for range in updates(samples.len(), settings) {
         let reference = step.reference.map(|all| &all[range.clone()]);
         let Some(update) = Update::new(&samples[range], settings, &policy.weights().config)? else { continue };
         let clock = Instant::now();
         let (mut sums, mut is_first) = (TokenSums::default(), true);
         let parts = (0..settings.gradient_parts).map(|part| update.part(part, settings.gradient_parts));
-        clear(&mut gradient);
+        if !std::mem::take(&mut is_clear) {
+            clear(&mut gradient);
+        }
         for part in parts.filter(|part| !part.is_empty()) {
             if std::mem::take(&mut is_first) {
                 sums.add(&update.gradient(policy, part, reference, step, &mut gradient)?);

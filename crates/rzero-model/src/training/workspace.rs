@@ -1,7 +1,8 @@
 //! Buffers that passes use again: fresh memory is cleared by the system page by page, which costs as much as a product does in places.
 //!
 //! A buffer is asked for by rows and width and comes back with whatever was left in it. All buffers of one width have room for the same number
-//! of rows, that of the largest micro-batch, so that they serve every micro-batch.
+//! of rows, that of the largest micro-batch, so that they serve every micro-batch. A process has one workspace: what the reference's pass used serves
+//! the policy's, and an update's the next.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
@@ -12,7 +13,16 @@ pub struct Workspace {
     free: Mutex<BTreeMap<usize, Vec<Vec<f32>>>>,
 }
 
+/// The buffers of this process.
+static OF_PROCESS: Workspace = Workspace { free: Mutex::new(BTreeMap::new()) };
+
 impl Workspace {
+    /// The one that all passes of this process share.
+    #[must_use]
+    pub fn of_process() -> &'static Self {
+        &OF_PROCESS
+    }
+
     /// A buffer of `rows` times `width` numbers, of any value.
     #[must_use]
     pub fn take(&self, rows: usize, width: usize) -> Vec<f32> {

@@ -5,7 +5,7 @@
 #                     pipelines/stages.just one recipe for each stage
 #                     pipelines/make.just   the embedded model, the held-out ladder, the schemas
 #                     pipelines/bench.just  the benchmarks beside the peers
-#                     pipelines/slurm.just  the same order on a cluster
+#                     pipelines/cluster.just the same order on Slurm, and jobs for other schedulers
 #                     pipelines/stage.bash  how a recipe runs a stage
 
 set script-interpreter := ["bash", "-euo", "pipefail"]
@@ -14,7 +14,7 @@ import 'pipelines/loop.just'
 import 'pipelines/stages.just'
 import 'pipelines/make.just'
 import 'pipelines/bench.just'
-import 'pipelines/slurm.just'
+import 'pipelines/cluster.just'
 
 # Every number of a run: pipelines/profiles/NAME.toml
 profile := "tiny"

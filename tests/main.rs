@@ -5,6 +5,7 @@
 //! | `tidy.rs` | rules of the tree: floors of the crates, sizes of files, words that must not stay, profiles that must parse |
 //! | `dag.rs` | the order of the stages, as `just plan` prints it |
 //! | `whole_run.rs` | laws of a whole run: killed, sharded, threaded, run twice |
+//! | `schedulers.rs` | jobs for Kubernetes, AWS Batch, PBS and LSF, as `just render-job` prints them |
 //! | `shared_step.rs` | a training step shared among processes: the same bytes, and what becomes of missing or foreign parts |
 //! | `at_size.rs` | what large models need: adapters, 16-bit checkpoints, less memory and how much of it |
 //! | `accelerator.rs` | the path of an accelerator, on the CPU, against the CPU's own |
@@ -14,7 +15,7 @@
 //! | `bench.rs` | what `just bench` makes of its raw runs |
 //! | `just.rs` | how the others call `just` |
 //!
-//! `fixtures/` holds inputs and says where they come from, `snapshots/` what commands are expected to print.
+//! `slurm/` holds what `just test-slurm` and `just test-kills` do on a real cluster. `fixtures/` holds inputs and says where they come from, `snapshots/` what commands are expected to print.
 
 #![allow(clippy::unwrap_used, reason = "a test stops where it cannot go on")]
 
@@ -26,6 +27,7 @@ mod conversation;
 mod dag;
 mod hostile_model;
 mod just;
+mod schedulers;
 mod shared_step;
 mod tidy;
 mod whole_run;

@@ -228,7 +228,7 @@ def ranges(indices: list[int]) -> str:
 
 
 def profile_of_cluster() -> dict[str, Any]:
-    get = subprocess.run([os.environ["RZERO_BIN"] + "/profile-get", "slurm"], cwd=ROOT, capture_output=True, text=True)
+    get = subprocess.run([os.environ["RZERO_BIN"] + "/profile-get", "cluster"], cwd=ROOT, capture_output=True, text=True)
     if get.returncode != 0:
         sys.stderr.write(get.stderr)
         raise SystemExit(get.returncode)
@@ -243,7 +243,7 @@ def submit(state: State, after: list[str], settings: dict[str, Any]) -> str:
     command += ["--job-name", group.name, "--comment", comment(group.key), "--output", str(LOGS / f"{group.name}-{'%A_%a' if is_array else '%j'}.out")]
     command += ["--cpus-per-task", str(asked["cpus"]), "--mem", f"{asked['memory_gb']}G", "--time", str(asked["minutes"])]
     command += ["--signal", f"B:USR1@{settings['warning_s']}"]
-    command += ["--partition", asked["partition"]] if asked["partition"] else []
+    command += ["--partition", asked["queue"]] if asked["queue"] else []
     command += ["--gres", f"gpu:{asked['gpus']}"] if asked["gpus"] else []
     command += ["--dependency", "afterok:" + ":".join(after)] if after else []
     if is_array:

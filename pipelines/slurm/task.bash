@@ -14,7 +14,7 @@ restarts=${SLURM_RESTART_COUNT:-0}
 echo "# $(date -u +%FT%TZ) ${SLURMD_NODENAME:-$HOSTNAME}, start $((restarts + 1)): $stage $*"
 
 if ((restarts > RZERO_SLURM_RESTARTS)); then
-    echo "# started again $restarts times, more than slurm.max_restarts of the profile: giving up"
+    echo "# started again $restarts times, more than cluster.max_restarts of the profile: giving up"
     exit 1
 fi
 

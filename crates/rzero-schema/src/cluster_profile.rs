@@ -4,26 +4,26 @@ use crate::profile::{ProfileError, range};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// How stages are submitted to Slurm.
+/// How stages are submitted to a batch scheduler.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct SlurmSettings {
+pub struct ClusterSettings {
     /// Seconds before its time limit at which a task is told to stop; it then waits to be started again.
     pub warning_s: u32,
     /// Times a task may be started again before it counts as failed.
     pub max_restarts: u32,
     /// Stages that read or train a model: challenge-gen, solve-sample, eval, grpo-gradient, grpo-step.
-    pub model: SlurmResources,
+    pub model: TaskResources,
     /// Stages that only move tables: vote-label, filter, label-probe, judge.
-    pub data: SlurmResources,
+    pub data: TaskResources,
 }
 
 /// What one task of a class of stages asks for.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct SlurmResources {
-    /// Partition; empty for the cluster's own choice.
-    pub partition: String,
+pub struct TaskResources {
+    /// Queue, on Slurm a partition; empty for the cluster's own choice.
+    pub queue: String,
     /// Cores, and threads of the stage.
     pub cpus: u32,
     /// Memory in GB.
@@ -36,15 +36,15 @@ pub struct SlurmResources {
     pub throttle: u32,
 }
 
-impl SlurmSettings {
+impl ClusterSettings {
     pub(crate) fn check(&self) -> Result<(), ProfileError> {
-        range("slurm.max_restarts", self.max_restarts, |v| v <= 1000, "at most 1000")?;
+        range("cluster.max_restarts", self.max_restarts, |v| v <= 1000, "at most 1000")?;
         for class in [&self.model, &self.data] {
-            range("slurm.*.cpus", class.cpus, |v| v >= 1, "at least 1")?;
-            range("slurm.*.memory_gb", class.memory_gb, |v| v >= 1, "at least 1")?;
-            range("slurm.*.gpus", class.gpus, |v| v <= 1, "0 or 1: a process uses one")?;
-            range("slurm.*.minutes", class.minutes, |v| v >= 1, "at least 1")?;
-            range("slurm.warning_s", self.warning_s, |v| v < 60 * class.minutes, "less than the time limit")?;
+            range("cluster.*.cpus", class.cpus, |v| v >= 1, "at least 1")?;
+            range("cluster.*.memory_gb", class.memory_gb, |v| v >= 1, "at least 1")?;
+            range("cluster.*.gpus", class.gpus, |v| v <= 1, "0 or 1: a process uses one")?;
+            range("cluster.*.minutes", class.minutes, |v| v >= 1, "at least 1")?;
+            range("cluster.warning_s", self.warning_s, |v| v < 60 * class.minutes, "less than the time limit")?;
         }
         Ok(())
     }

@@ -3,7 +3,7 @@
 //! There are no defaults: every key stands in the file, unknown keys are errors, and `--set a.b.c=value` replaces one key before
 //! the file is read into these types, so an override is checked like the file itself. [`Profile::check`] refuses numbers without sense.
 
-pub use crate::cluster_profile::{SlurmResources, SlurmSettings};
+pub use crate::cluster_profile::{ClusterSettings, TaskResources};
 pub use crate::evaluation_profile::{BenchmarkSettings, EvalSettings, GroupSettings, JudgeSettings, ProbeSettings};
 use crate::vocab::{
     BleuTokens, DomainKind, FloatType, LoraTarget, LossNormalization, RewardVariant, Role, StartFrom, WeightFormat,
@@ -63,8 +63,8 @@ pub struct Profile {
     pub eval: EvalSettings,
     /// A second opinion on grades.
     pub judge: JudgeSettings,
-    /// What stages ask of Slurm.
-    pub slurm: SlurmSettings,
+    /// What stages ask of a batch scheduler.
+    pub cluster: ClusterSettings,
 }
 
 /// The base model.
@@ -289,7 +289,7 @@ impl Profile {
 
     /// What makes two runs the same experiment, as JSON: everything but the sections that only look at a run.
     ///
-    /// `judge`, `probe` and `slurm` decide no row that a run is made from, so they may be changed while it goes on: another judge, a lower floor,
+    /// `judge`, `probe` and `cluster` decide no row that a run is made from, so they may be changed while it goes on: another judge, a lower floor,
     /// another cluster.
     /// What of them decides the rows of their own stages enters the fingerprint there.
     #[must_use]
@@ -359,7 +359,7 @@ impl Profile {
         self.eval.check()?;
         self.probe.check()?;
         self.judge.check()?;
-        self.slurm.check()?;
+        self.cluster.check()?;
         self.challenger.grpo.check()?;
         self.solver.grpo.check()
     }
@@ -403,7 +403,7 @@ impl GrpoSettings {
 #[must_use]
 pub fn is_of_experiment(key: &str) -> bool {
     let section = key.split(['.', '=']).next().unwrap_or_default().trim();
-    !["judge", "probe", "slurm"].contains(&section)
+    !["judge", "probe", "cluster"].contains(&section)
 }
 
 pub(crate) fn range<T: Copy + std::fmt::Display>(

@@ -1,6 +1,6 @@
 //! `RUN/run.json`: with which profile and seed a run began. One run is one experiment; a second profile needs a second directory.
 //!
-//! The sections `judge`, `probe` and `slurm` are no part of the experiment ([`Profile::experiment`]): they may change while a run goes on.
+//! The sections `judge`, `probe` and `cluster` are no part of the experiment ([`Profile::experiment`]): they may change while a run goes on.
 
 use crate::exit::StageFailure;
 use rzero_io::atomic::write_bytes_exclusive;

@@ -34,6 +34,11 @@ gradients := "0"
 # Threads of a stage. Does not change a byte.
 threads := env("RZERO_THREADS", num_cpus())
 
+# Who completes prompts: engine, or openai for a server (vLLM, SGLang, llama.cpp) at url=ADDRESS/v1 that knows the checkpoint as model=NAME.
+backend := "engine"
+url := ""
+model := ""
+
 # Where the stage binaries lie.
 bin := env("CARGO_TARGET_DIR", "target") / "release"
 
@@ -49,13 +54,16 @@ export RUST_LOG := env("RUST_LOG", "warn,rzero_stages::console=info")
 export RZERO_BIN := bin
 export RZERO_SHARDS := shards
 export RZERO_GRADIENTS := gradients
+export RZERO_BACKEND := backend
+export RZERO_URL := url
+export RZERO_SERVED_MODEL := model
 export RZERO_JUST := just_executable()
 
 # Tests say themselves which run they mean.
-without_run := "env -u RZERO_RUN -u RZERO_PROFILE -u RZERO_SET -u RZERO_THREADS -u RZERO_DEVICE -u RZERO_ROOT -u RZERO_LOG -u RZERO_INDEX_BASE -u SHARD_INDEX -u NUM_SHARDS -u RUST_LOG"
+without_run := "env -u RZERO_RUN -u RZERO_PROFILE -u RZERO_SET -u RZERO_THREADS -u RZERO_DEVICE -u RZERO_ROOT -u RZERO_BACKEND -u RZERO_URL -u RZERO_SERVED_MODEL -u RZERO_LOG -u RZERO_INDEX_BASE -u SHARD_INDEX -u NUM_SHARDS -u RUST_LOG"
 
 # This program once more, with the same variables.
-again := quote(just_executable()) + " --justfile " + quote(justfile()) + " profile=" + quote(profile) + " run=" + quote(run) + " set=" + quote(set) + " shards=" + quote(shards) + " gradients=" + quote(gradients) + " threads=" + quote(threads) + " bin=" + quote(bin)
+again := quote(just_executable()) + " --justfile " + quote(justfile()) + " profile=" + quote(profile) + " run=" + quote(run) + " set=" + quote(set) + " shards=" + quote(shards) + " gradients=" + quote(gradients) + " backend=" + quote(backend) + " url=" + quote(url) + " model=" + quote(model) + " threads=" + quote(threads) + " bin=" + quote(bin)
 
 # List the recipes
 [private]
@@ -84,6 +92,11 @@ check-cuda:
 [group('work on the code')]
 test-smollm2:
     {{ without_run }} cargo test --release --workspace --test smollm2 --test smollm2_memory -- --nocapture
+
+# A Challenger step and an evaluation of SmolLM2 through a real llama.cpp server (`just model-smollm2` first; installs the server)
+[group('work on the code')]
+check-openai:
+    {{ without_run }} RZERO_JUST={{ quote(just_executable()) }} RZERO_BIN={{ quote(bin) }} bash pipelines/check-openai
 
 # Everything short of the tests: format, lints, words that must not stay, schemas
 [group('work on the code')]

@@ -5,6 +5,7 @@
 //! | `tidy.rs` | rules of the tree: floors of the crates, sizes of files, words that must not stay, profiles that must parse |
 //! | `dag.rs` | the order of the stages, as `just plan` prints it |
 //! | `whole_run.rs` | laws of a whole run: killed, sharded, threaded, run twice |
+//! | `remote.rs` | completions by a server: rows, retries, resuming, hostile replies |
 //! | `schedulers.rs` | jobs for Kubernetes, AWS Batch, PBS and LSF, as `just render-job` prints them |
 //! | `shared_step.rs` | a training step shared among processes: the same bytes, and what becomes of missing or foreign parts |
 //! | `at_size.rs` | what large models need: adapters, 16-bit checkpoints, less memory and how much of it |
@@ -27,6 +28,8 @@ mod conversation;
 mod dag;
 mod hostile_model;
 mod just;
+#[cfg(feature = "fetch")]
+mod remote;
 mod schedulers;
 mod shared_step;
 mod tidy;

@@ -108,6 +108,12 @@ impl RunLayout {
         self.stage_folder(stage, place).join(manifest_name(shard))
     }
 
+    /// What a server has answered so far to the requests of a shard; goes when the shard is done.
+    #[must_use]
+    pub fn journal(&self, stage: Stage, place: Place, shard: Shard) -> PathBuf {
+        self.stage_folder(stage, place).join(format!("requests-{shard}.jsonl"))
+    }
+
     /// The checkpoint that a training step leaves.
     #[must_use]
     pub fn step_checkpoint(&self, place: Place) -> PathBuf {

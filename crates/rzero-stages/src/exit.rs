@@ -26,7 +26,7 @@ pub enum StageExit {
     Conflict = 4,
     /// The stop rule of the profile holds: what was written stays, and the loop goes no further.
     Stopped = 5,
-    /// Stopped by SIGTERM, SIGINT or SIGUSR1; nothing half-written remains, run it again.
+    /// Stopped by SIGTERM, SIGINT or SIGUSR1, or by a server that may come back; nothing half-written remains, run it again.
     Interrupted = 75,
 }
 
@@ -64,6 +64,11 @@ impl StageFailure {
     /// The stop rule of the profile holds: exit code 5.
     pub fn stopped(message: impl Into<String>) -> Self {
         Self { exit: StageExit::Stopped, message: message.into(), hint: None }
+    }
+
+    /// Something outside failed that may pass, such as a server that is not there: exit code 75.
+    pub fn temporary(message: impl Into<String>) -> Self {
+        Self { exit: StageExit::Interrupted, message: message.into(), hint: None }
     }
 
     /// The program contradicts itself: exit code 1.

@@ -65,6 +65,7 @@ pub fn run_stage(
     manifest.finished_at = now();
     manifest.seconds = context.started.elapsed().as_secs_f64();
     write_manifest_after(&context.layout, &manifest_path, &manifest, outputs.unsynced)?;
+    remove_file(&context.layout.journal(context.stage, context.place, context.shard))?;
     tracing::info!(seconds = format!("{:.1}", manifest.seconds), "done");
     print_product(manifest_path.display());
     Ok(())

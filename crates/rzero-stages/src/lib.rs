@@ -6,6 +6,8 @@
 
 pub mod answers;
 pub mod args;
+#[cfg(feature = "model")]
+pub mod backend;
 pub mod checkpoints;
 pub mod console;
 pub mod context;
@@ -25,10 +27,14 @@ pub mod policy;
 #[cfg(feature = "model")]
 pub mod prompt;
 mod questions;
+#[cfg(all(feature = "model", feature = "fetch"))]
+mod remote;
 pub mod run_record;
 pub mod scores;
 pub mod stages;
 pub mod template;
+#[cfg(feature = "fetch")]
+mod transport;
 pub mod units;
 
 /// The allocator of every binary.

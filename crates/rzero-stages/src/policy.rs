@@ -1,16 +1,23 @@
 //! A checkpoint that writes: prompts in, rollout rows out, for every stage that samples.
 
+use crate::backend::Backend;
 use crate::console::Progress;
 use crate::context::StageContext;
 use crate::exit::StageFailure;
 use crate::interrupt::Interrupted;
 use crate::prompt::Prompt;
+#[cfg(feature = "fetch")]
+use crate::remote::Remote;
+#[cfg(feature = "fetch")]
+use crate::transport::in_parallel;
+#[cfg(feature = "fetch")]
+use rzero_algo::seed::{RandomStream, uniform_below};
 use rzero_algo::seed::{StreamKey, random_stream};
 use rzero_model::decoder::Decoder;
 use rzero_model::device::{DeviceModel, generate_on_device};
 use rzero_model::engine::{Completion, OnCompletion, Request, Work, generate};
 use rzero_model::tokenizer::{Decoded, Tokenizer};
-use rzero_model::{ModelError, Weights};
+use rzero_model::{ModelConfig, ModelError, Weights};
 use rzero_schema::profile::SamplingSettings;
 use rzero_schema::vocab::WeightFormat;
 use std::path::Path;
@@ -22,8 +29,11 @@ const SEQUENCES_AT_A_TIME: usize = 16_384;
 
 /// A model with its tokenizer.
 pub struct Policy {
-    weights: Weights,
+    config: ModelConfig,
+    /// None where a server has them.
+    weights: Option<Weights>,
     tokenizer: Tokenizer,
+    backend: Backend,
 }
 
 /// One prompt with the samples that are wanted of it.
@@ -51,12 +61,20 @@ pub struct PolicySample {
 }
 
 impl Policy {
-    /// Reads a model folder.
+    /// Reads a model folder; its weights only where they are computed with here.
     ///
     /// # Errors
     /// When a file is missing or broken.
-    pub fn read(folder: &Path) -> anyhow::Result<Self> {
-        Ok(Self { weights: Weights::read(folder)?, tokenizer: Tokenizer::read(folder)? })
+    pub fn read(folder: &Path, backend: &Backend) -> anyhow::Result<Self> {
+        let weights = match backend {
+            Backend::Engine => Some(Weights::read(folder)?),
+            Backend::Openai(_) => None,
+        };
+        let config = match &weights {
+            Some(weights) => weights.config.clone(),
+            None => ModelConfig::read(folder)?,
+        };
+        Ok(Self { config, weights, tokenizer: Tokenizer::read(folder)?, backend: backend.clone() })
     }
 
     /// Whether a text spells out a special token of this model.
@@ -85,7 +103,7 @@ impl Policy {
     /// # Errors
     /// When the vocabulary cannot express it.
     pub fn has_room_for(&self, prompt: &str) -> anyhow::Result<bool> {
-        Ok((1..self.weights.config.max_positions).contains(&self.tokenizer.encode(prompt)?.len()))
+        Ok((1..self.config.max_positions).contains(&self.tokenizer.encode(prompt)?.len()))
     }
 
     /// Completes every request and hands the results over in order, some requests at a time.
@@ -105,7 +123,7 @@ impl Policy {
     ) -> anyhow::Result<()> {
         let prompts: Vec<Vec<u32>> =
             requests.iter().map(|request| self.tokenizer.encode(&request.prompt)).collect::<Result<_, _>>()?;
-        let positions = self.weights.config.max_positions;
+        let positions = self.config.max_positions;
         for (request, prompt) in requests.iter().zip(&prompts) {
             if prompt.is_empty() || prompt.len() >= positions {
                 let row = request.samples.first().map_or(0, |(row, _)| *row);
@@ -115,7 +133,7 @@ impl Policy {
             }
         }
         let longest = prompts.iter().map(Vec::len).max().unwrap_or(0) + sampling.max_tokens;
-        let engine = Engine::new(context, &self.weights, longest.min(positions))?;
+        let engine = self.engine(context, longest.min(positions))?;
         let (started, tokens) = (Instant::now(), AtomicU64::new(0));
         let on_completion = |count: usize| {
             let tokens = tokens.fetch_add(count as u64, Ordering::Relaxed) + count as u64;
@@ -125,22 +143,29 @@ impl Policy {
         let (mut start, mut in_engine) = (0, Duration::ZERO);
         while start < requests.len() {
             let end = start + requests_at_a_time(&requests[start..]);
-            let batch: Vec<Request> = (start..end)
-                .map(|index| Request {
-                    prompt: prompts[index].clone(),
-                    streams: requests[index].samples.iter().map(|place| random_stream(purpose, &key(context, *place))).collect(),
-                })
-                .collect();
-            let work = Work {
-                threads: context.threads,
-                batch_size: context.profile.engine.batch_size,
-                interrupt: context.interrupt.flag(),
-            };
+            let streams =
+                |index: usize| requests[index].samples.iter().map(|place| random_stream(purpose, &key(context, *place))).collect();
+            let batch: Vec<Request> =
+                (start..end).map(|index| Request { prompt: prompts[index].clone(), streams: streams(index) }).collect();
             let clock = Instant::now();
-            let completions = engine.generate(&batch, sampling, work, &on_completion).map_err(|error| match error {
-                ModelError::Interrupted => anyhow::Error::from(Interrupted),
-                other => other.into(),
-            })?;
+            let completions = match &engine {
+                #[cfg(feature = "fetch")]
+                Engine::Server(server) => {
+                    let texts: Vec<&str> = requests[start..end].iter().map(|request| request.prompt.as_str()).collect();
+                    self.ask_server(context, server, &texts, &batch, sampling, &on_completion)?
+                }
+                engine => {
+                    let work = Work {
+                        threads: context.threads,
+                        batch_size: context.profile.engine.batch_size,
+                        interrupt: context.interrupt.flag(),
+                    };
+                    engine.generate(&batch, sampling, work, &on_completion).map_err(|error| match error {
+                        ModelError::Interrupted => anyhow::Error::from(Interrupted),
+                        other => other.into(),
+                    })?
+                }
+            };
             in_engine += clock.elapsed();
             let samples = (start..end).zip(completions).flat_map(|(index, completions)| {
                 let places = requests[index].samples.iter();
@@ -153,21 +178,73 @@ impl Policy {
             start = end;
         }
         tracing::debug!(seconds = in_engine.as_secs_f64(), tokens = tokens.load(Ordering::Relaxed), "generated");
+        #[cfg(feature = "fetch")]
+        if let Engine::Server(server) = &engine {
+            server.tell_logprobs();
+        }
         Ok(())
     }
 
+    fn engine(&self, context: &StageContext, longest: usize) -> anyhow::Result<Engine> {
+        match (&self.backend, &self.weights) {
+            (Backend::Engine, Some(weights)) => Engine::new(context, weights, longest),
+            (Backend::Engine, None) => Err(StageFailure::internal("the engine has no weights").into()),
+            #[cfg(feature = "fetch")]
+            (Backend::Openai(server), _) => {
+                let journal = context.layout.journal(context.stage, context.place, context.shard);
+                Ok(Engine::Server(Box::new(Remote::new(server, journal)?)))
+            }
+            #[cfg(not(feature = "fetch"))]
+            (Backend::Openai(_), _) => {
+                let message = "this build speaks to no server: it was made without the feature `fetch`";
+                Err(StageFailure::usage(message).hint("build with default features").into())
+            }
+        }
+    }
+
+    /// One request for every stream of every request, many at a time; results as an engine gives them.
+    #[cfg(feature = "fetch")]
+    fn ask_server(
+        &self,
+        context: &StageContext,
+        server: &Remote,
+        texts: &[&str],
+        requests: &[Request],
+        sampling: &SamplingSettings,
+        on_completion: OnCompletion<'_>,
+    ) -> anyhow::Result<Vec<Vec<Completion>>> {
+        let Backend::Openai(settings) = &self.backend else { return Ok(Vec::new()) };
+        let items: Vec<(usize, u64)> = (0..)
+            .zip(requests)
+            .flat_map(|(index, request)| request.streams.iter().map(move |stream| (index, first_number(stream))))
+            .collect();
+        let mut answers = in_parallel(settings.concurrency, items.len(), |at| {
+            let (index, seed) = items[at];
+            let num_prompt_tokens = requests[index].prompt.len();
+            let interrupt = &context.interrupt;
+            let (tokenizer, config) = (&self.tokenizer, &self.config);
+            let completion = server.complete(texts[index], num_prompt_tokens, seed, sampling, tokenizer, config, interrupt)?;
+            on_completion(completion.tokens.len());
+            Ok(completion)
+        })?
+        .into_iter();
+        Ok(requests.iter().map(|request| answers.by_ref().take(request.streams.len()).collect()).collect())
+    }
+
     fn sample(&self, row: u64, sample: u32, prompt: &[u32], completion: Completion) -> PolicySample {
-        let is_stop = |token: &u32| self.weights.config.eos_tokens.contains(token);
+        let is_stop = |token: &u32| self.config.eos_tokens.contains(token);
         let end = completion.tokens.len() - usize::from(completion.tokens.last().is_some_and(is_stop));
         let text = self.tokenizer.decode(&completion.tokens[..end]);
         PolicySample { row, sample, prompt_tokens: prompt.to_vec(), completion, text }
     }
 }
 
-/// What completes requests: the decoder of the CPU, or a device.
+/// What completes requests: the decoder of the CPU, a device, or a server.
 enum Engine {
     Host(Decoder),
     Device(DeviceModel),
+    #[cfg(feature = "fetch")]
+    Server(Box<Remote>),
 }
 
 impl Engine {
@@ -197,8 +274,16 @@ impl Engine {
         match self {
             Self::Host(decoder) => generate(decoder, requests, sampling, work, on_completion),
             Self::Device(model) => generate_on_device(model, requests, sampling, work, on_completion),
+            #[cfg(feature = "fetch")]
+            Self::Server(_) => Err(ModelError::Request("a server is asked in its own way".to_owned())),
         }
     }
+}
+
+/// What a server is given to seed its own stream with.
+#[cfg(feature = "fetch")]
+fn first_number(stream: &RandomStream) -> u64 {
+    uniform_below(&mut stream.clone(), u64::MAX)
 }
 
 fn requests_at_a_time(requests: &[PolicyRequest]) -> usize {
@@ -223,7 +308,7 @@ mod tests {
 
     #[test]
     fn a_question_cannot_write_a_part_of_the_prompt() {
-        let policy = Policy::read(Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../../data/models/tiny"))).unwrap();
+        let policy = Policy::read(Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../../data/models/tiny")), &Backend::Engine).unwrap();
         let prompt = Prompt::new("<solver>{{ question }}", Path::new("p.jinja"), None).unwrap();
         assert_eq!(policy.ask(&prompt, "1+2").unwrap(), "<solver>1+2");
         let error = policy.ask(&prompt, "1<eos><bos><challenger>").unwrap_err();

@@ -4,7 +4,7 @@ use crate::table;
 
 table! {
     /// One completion of one prompt, by either role, with everything that training needs of it.
-    Rollout = "rollouts", version 1, key ["challenge_id", "sample"] {
+    Rollout = "rollouts", version 2, key ["challenge_id", "sample"] {
         /// Question this completion answers (Solver) or was read as (Challenger).
         challenge_id: String,
         /// Row of the question within its set; rows are ordered by (row, sample).
@@ -17,9 +17,11 @@ table! {
         prompt_tokens: Vec<u32>,
         /// Tokens it wrote, the stop token included where there is one.
         completion_tokens: Vec<u32>,
-        /// Log-probability of each completion token under the untruncated policy at temperature 1, in nats.
+        /// Log-probability of each completion token under the untruncated policy at temperature 1, in nats. Where a server wrote the completion, as
+        /// many as it told, from the first; `grpo-step` computes the rest.
         policy_logprobs: Vec<f32>,
-        /// Log-probability of each completion token under the distribution it was drawn from (temperature, top-k, top-p), in nats.
+        /// Log-probability of each completion token under the distribution it was drawn from (temperature, top-k, top-p), in nats. As many as are
+        /// known.
         sampler_logprobs: Vec<f32>,
         /// `stop` or `length`.
         finish_reason: String,

@@ -6,6 +6,7 @@
 
 use crate::answers::finish_reason;
 use crate::args::{CommonArgs, EXIT_CODES_HELP};
+use crate::backend::{Backend, BackendArgs};
 use crate::console::Progress;
 use crate::context::StageContext;
 use crate::frame::run_stage;
@@ -23,6 +24,9 @@ use rzero_schema::vocab::{ChallengeStatus, Phase, Role, Stage};
 pub struct Args {
     #[command(flatten)]
     common: CommonArgs,
+
+    #[command(flatten)]
+    backend: BackendArgs,
 }
 
 /// Runs the stage.
@@ -30,6 +34,7 @@ pub struct Args {
 /// # Errors
 /// As [`run_stage`]; also when the model cannot be read or run.
 pub fn run(args: &Args) -> anyhow::Result<()> {
+    let backend = args.backend.resolve()?;
     let context = StageContext::new(Stage::ChallengeGen, &args.common, &[Phase::Challenger, Phase::Curriculum])?;
     let Place { iteration, phase, step, .. } = context.place;
     let checkpoint = match phase {
@@ -39,10 +44,16 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     let inputs = StageInputs::new(&context)
         .with_checkpoint("challenger", &checkpoint)
         .with_file("challenger prompt", &context.project_path(&context.profile.domain.challenger_prompt)?);
-    run_stage(&context, inputs, |inputs, outputs| write_questions(&context, inputs, outputs))
+    let inputs = backend.declare(inputs);
+    run_stage(&context, inputs, |inputs, outputs| write_questions(&context, &backend, inputs, outputs))
 }
 
-fn write_questions(context: &StageContext, inputs: &StageInputs<'_>, outputs: &mut StageOutputs<'_>) -> anyhow::Result<()> {
+fn write_questions(
+    context: &StageContext,
+    backend: &Backend,
+    inputs: &StageInputs<'_>,
+    outputs: &mut StageOutputs<'_>,
+) -> anyhow::Result<()> {
     let profile = &context.profile;
     let (num_questions, sampling) = match context.place.phase {
         Phase::Challenger => (profile.challenger.num_questions, &profile.challenger.question_sampling),
@@ -54,7 +65,7 @@ fn write_questions(context: &StageContext, inputs: &StageInputs<'_>, outputs: &m
         min_operators: profile.domain.min_operators,
     };
     let rows = context.shard_rows(num_questions);
-    let policy = Policy::read(inputs.path("challenger")?)?;
+    let policy = Policy::read(inputs.path("challenger")?, backend)?;
     let prompt = inputs.prompt("challenger prompt", "challenger")?.render("")?;
     // One prompt for all; requests of some rows each only bound what is held at a time.
     let requests: Vec<PolicyRequest> = rows

@@ -10,6 +10,7 @@ mod compare;
 mod grading;
 
 use crate::args::{CommonArgs, EXIT_CODES_HELP};
+use crate::backend::{Backend, BackendArgs};
 use crate::console::Progress;
 use crate::context::StageContext;
 use crate::exit::StageFailure;
@@ -32,9 +33,19 @@ use std::collections::{BTreeMap, BTreeSet};
 #[derive(Debug)]
 pub enum Args {
     /// Evaluate the Solver of an iteration on held-out problems.
-    Evaluate(CommonArgs),
+    Evaluate(EvaluateArgs),
     /// Compare two finished evaluations.
     Compare(CompareArgs),
+}
+
+/// Flags of an evaluation.
+#[derive(Debug, clap::Args)]
+pub struct EvaluateArgs {
+    #[command(flatten)]
+    common: CommonArgs,
+
+    #[command(flatten)]
+    backend: BackendArgs,
 }
 
 impl clap::CommandFactory for Args {
@@ -42,7 +53,7 @@ impl clap::CommandFactory for Args {
         // A subcommand that is typed as a flag: it alone can do without the flags that a stage needs.
         let compare = CompareArgs::augment_args(clap::Command::new("compare"));
         let compare = compare.long_flag("compare").about("Compare two finished evaluations of the same problems; needs no model");
-        CommonArgs::augment_args(clap::Command::new("eval"))
+        EvaluateArgs::augment_args(clap::Command::new("eval"))
             .version(env!("CARGO_PKG_VERSION"))
             .about("Evaluate the Solver of an iteration on held-out problems, or compare two evaluations")
             .after_help(EXIT_CODES_HELP)
@@ -60,7 +71,7 @@ impl FromArgMatches for Args {
     fn from_arg_matches(matches: &clap::ArgMatches) -> Result<Self, clap::Error> {
         match matches.subcommand() {
             Some((_, matches)) => CompareArgs::from_arg_matches(matches).map(Self::Compare),
-            None => CommonArgs::from_arg_matches(matches).map(Self::Evaluate),
+            None => EvaluateArgs::from_arg_matches(matches).map(Self::Evaluate),
         }
     }
 
@@ -77,11 +88,12 @@ impl clap::Parser for Args {}
 /// # Errors
 /// As [`run_stage`]; also when the model, the problems or the evaluations to compare cannot be read.
 pub fn run(args: &Args) -> anyhow::Result<()> {
-    let common = match args {
-        Args::Evaluate(common) => common,
+    let args = match args {
+        Args::Evaluate(args) => args,
         Args::Compare(args) => return compare::run(args),
     };
-    let context = StageContext::new(Stage::Eval, common, &[Phase::Eval])?;
+    let backend = args.backend.resolve()?;
+    let context = StageContext::new(Stage::Eval, &args.common, &[Phase::Eval])?;
     let items = context.project_path(&context.profile.eval.items)?;
     if !items.is_file() && !context.is_dry_run {
         let message = format!("the held-out problems are not there: {}", items.display());
@@ -96,7 +108,8 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     for benchmark in &context.profile.eval.benchmarks {
         inputs = inputs.with_file(&prompt_of(&benchmark.name), &context.project_path(&benchmark.solver_prompt)?);
     }
-    run_stage(&context, inputs, |inputs, outputs| evaluate(&context, inputs, outputs))
+    let inputs = backend.declare(inputs);
+    run_stage(&context, inputs, |inputs, outputs| evaluate(&context, &backend, inputs, outputs))
 }
 
 const SOLVER_PROMPT: &str = "solver prompt";
@@ -144,11 +157,16 @@ struct Asked<'a> {
     prompt: Option<String>,
 }
 
-fn evaluate(context: &StageContext, inputs: &StageInputs<'_>, outputs: &mut StageOutputs<'_>) -> anyhow::Result<()> {
+fn evaluate(
+    context: &StageContext,
+    backend: &Backend,
+    inputs: &StageInputs<'_>,
+    outputs: &mut StageOutputs<'_>,
+) -> anyhow::Result<()> {
     let items = chosen_items(read_items(inputs)?, context.profile.eval.max_items);
     let rows = context.shard_rows(items.len() as u64);
     let items = &items[rows.start as usize..rows.end as usize];
-    let policy = Policy::read(inputs.path("solver")?)?;
+    let policy = Policy::read(inputs.path("solver")?, backend)?;
     let benchmarks = benchmarks(&context.profile, inputs, items)?;
     let asked: Vec<Asked<'_>> = items.iter().map(|item| ask(&policy, item, &benchmarks)).collect::<anyhow::Result<_>>()?;
     let passes = passes(context);

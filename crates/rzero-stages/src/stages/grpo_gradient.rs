@@ -10,6 +10,7 @@ use crate::context::StageContext;
 use crate::frame::run_stage;
 use crate::inputs::StageInputs;
 use crate::outputs::StageOutputs;
+use crate::stages::grpo_step::logprobs::complete;
 use crate::stages::grpo_step::plan::{RoleSettings, tell};
 use crate::stages::grpo_step::shared::{GRADIENT, UpdateOfStep, part_name, state_before, tell_if_applied};
 use crate::stages::grpo_step::start::Reading;
@@ -60,7 +61,12 @@ fn make_parts(
     outputs: &mut StageOutputs<'_>,
 ) -> anyhow::Result<()> {
     let RoleSettings { grpo: settings, length_limit, .. } = RoleSettings::of(context, role);
-    let (rollouts, scored) = scored_rollouts(context, role, inputs)?;
+    let (mut rollouts, scored) = scored_rollouts(context, role, inputs)?;
+    let reading = Reading { context, inputs, settings };
+    let num_computed = complete(&reading, &mut rollouts, &update.range(rollouts.len(), settings))?;
+    if num_computed > 0 {
+        outputs.count("rollouts_without_all_logprobs", num_computed);
+    }
     let samples = samples(&rollouts, &scored.rows)?;
     check(&samples)?;
     let config = ModelConfig::read(inputs.path("policy")?)?;
@@ -74,7 +80,6 @@ fn make_parts(
     let before = state_before(context, inputs, update, outputs)?;
     let accelerator = context.device.open()?;
     let interrupt = context.interrupt.flag();
-    let reading = Reading { context, inputs, settings };
     let ask = |weights: &_| laid_out.reference(weights, all.clone(), accelerator.as_ref(), interrupt);
     let (policy, reference) = reading.policy(before.as_deref(), ask)?;
     let progress = Progress::start("gradient", laid_out.num_tokens(all.clone()) as u64, "tokens");

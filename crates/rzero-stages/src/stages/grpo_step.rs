@@ -8,6 +8,7 @@
 //! same, to the byte.
 
 mod figures;
+pub(crate) mod logprobs;
 pub(crate) mod plan;
 pub(crate) mod rewards;
 pub(crate) mod shared;
@@ -33,7 +34,7 @@ use rzero_schema::tables::{RewardRow, Rollout};
 use rzero_schema::vocab::{FinishReason, Phase, Role, Stage};
 use rzero_train::TrainError;
 use rzero_train::batch::Sequence;
-use rzero_train::grpo::{GrpoSample, GrpoStep, grpo_step, reference_logprobs};
+use rzero_train::grpo::{GrpoSample, GrpoStep, grpo_step, reference_logprobs, updates};
 use rzero_train::memory::peak_bytes;
 use shared::UpdateOfStep;
 use start::{Reading, Start};
@@ -130,14 +131,20 @@ fn step_policy(
     let started = Instant::now();
     let profile = &context.profile;
     let RoleSettings { grpo: settings, length_limit, num_steps, .. } = RoleSettings::of(context, role);
-    let (rollouts, scored) = scored_rollouts(context, role, inputs)?;
-    let samples = samples(&rollouts, &scored.rows)?;
+    let (mut rollouts, scored) = scored_rollouts(context, role, inputs)?;
     let reward_time = started.elapsed();
 
     let learning_rate =
         settings.learning_rate * settings.learning_rate_decay.powi(context.place.iteration.saturating_sub(1) as i32);
     let clock = Instant::now();
     let reading = Reading { context, inputs, settings };
+    // Who adds up gradients that others made asks for no log-probability.
+    let asked = if shared.is_none() { updates(rollouts.len(), settings) } else { Vec::new() };
+    let num_computed = logprobs::complete(&reading, &mut rollouts, &asked)?;
+    if num_computed > 0 {
+        outputs.count("rollouts_without_all_logprobs", num_computed);
+    }
+    let samples = samples(&rollouts, &scored.rows)?;
     let (mut policy, mut state, figures, timings, reference_time);
     match shared {
         None => {

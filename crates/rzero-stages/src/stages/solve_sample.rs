@@ -4,6 +4,7 @@
 //! the vote. In the solver phase the policy in training answers one step's batch of the curriculum, a group of answers a question.
 
 use crate::args::{CommonArgs, EXIT_CODES_HELP};
+use crate::backend::{Backend, BackendArgs};
 use crate::console::Progress;
 use crate::context::StageContext;
 use crate::exit::StageFailure;
@@ -25,6 +26,9 @@ use std::collections::BTreeMap;
 pub struct Args {
     #[command(flatten)]
     common: CommonArgs,
+
+    #[command(flatten)]
+    backend: BackendArgs,
 }
 
 /// Runs the stage.
@@ -32,6 +36,7 @@ pub struct Args {
 /// # Errors
 /// As [`run_stage`]; also when the model cannot be read or run, or the curriculum is empty.
 pub fn run(args: &Args) -> anyhow::Result<()> {
+    let backend = args.backend.resolve()?;
     let context = StageContext::new(Stage::SolveSample, &args.common, &[Phase::Challenger, Phase::Curriculum, Phase::Solver])?;
     let Place { iteration, phase, step, .. } = context.place;
     let checkpoint = match phase {
@@ -45,7 +50,8 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         Phase::Solver => inputs.with_stage_at(Stage::Filter, curriculum_place(iteration)),
         _ => inputs.with_stage(Stage::ChallengeGen),
     };
-    run_stage(&context, inputs, |inputs, outputs| answer_questions(&context, inputs, outputs))
+    let inputs = backend.declare(inputs);
+    run_stage(&context, inputs, |inputs, outputs| answer_questions(&context, &backend, inputs, outputs))
 }
 
 /// Where the curriculum of an iteration lies.
@@ -61,7 +67,12 @@ struct Question {
     samples: std::ops::Range<u32>,
 }
 
-fn answer_questions(context: &StageContext, inputs: &StageInputs<'_>, outputs: &mut StageOutputs<'_>) -> anyhow::Result<()> {
+fn answer_questions(
+    context: &StageContext,
+    backend: &Backend,
+    inputs: &StageInputs<'_>,
+    outputs: &mut StageOutputs<'_>,
+) -> anyhow::Result<()> {
     let profile = &context.profile;
     let (sampling, questions) = match context.place.phase {
         Phase::Challenger => {
@@ -72,7 +83,7 @@ fn answer_questions(context: &StageContext, inputs: &StageInputs<'_>, outputs: &
         }
         _ => (&profile.solver.sampling, batch_questions(context, inputs)?),
     };
-    let policy = Policy::read(inputs.path("solver")?)?;
+    let policy = Policy::read(inputs.path("solver")?, backend)?;
     let prompt = inputs.prompt("solver prompt", "solver")?;
     let requests: Vec<PolicyRequest> = questions
         .iter()

@@ -22,7 +22,7 @@ use std::process::{Command, Output};
 pub(crate) const CURRICULUM: Place = Place::new(1, Phase::Curriculum, 0);
 
 /// Every variable that the binaries read.
-const ENVIRONMENT: [&str; 19] = [
+const ENVIRONMENT: [&str; 23] = [
     "RZERO_RUN",
     "RZERO_PROFILE",
     "RZERO_SET",
@@ -36,6 +36,10 @@ const ENVIRONMENT: [&str; 19] = [
     "SLURM_JOB_ID",
     "RUST_LOG",
     "RZERO_JUDGE_KEY",
+    "RZERO_SERVER_KEY",
+    "RZERO_BACKEND",
+    "RZERO_URL",
+    "RZERO_SERVED_MODEL",
     "http_proxy",
     "https_proxy",
     "all_proxy",

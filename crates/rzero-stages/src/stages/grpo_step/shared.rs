@@ -85,8 +85,12 @@ impl UpdateOfStep {
 
     /// The samples of this update, which may be none: a curriculum can have fewer questions than the profile asks for.
     pub(crate) fn samples<'a, 'b>(self, samples: &'a [GrpoSample<'b>], settings: &GrpoSettings) -> &'a [GrpoSample<'b>] {
-        let index = self.number as usize - 1;
-        updates(samples.len(), settings).get(index).map_or(&[], |range| &samples[range.clone()])
+        self.range(samples.len(), settings).first().map_or(&[], |range| &samples[range.clone()])
+    }
+
+    /// Which samples of a step of so many belong to this update; nothing where it has none.
+    pub(crate) fn range(self, num_samples: usize, settings: &GrpoSettings) -> Vec<std::ops::Range<usize>> {
+        updates(num_samples, settings).into_iter().skip(self.number as usize - 1).take(1).collect()
     }
 }
 

@@ -205,7 +205,9 @@ fn hostile_texts_become_rows_that_say_what_they_are() {
     ];
     let server = Server::new(move |request| {
         let seed = request.body["seed"].as_u64().unwrap() as usize;
-        says(json!({ "choices": [{ "text": texts[seed % texts.len()], "finish_reason": "stop", "logprobs": { "tokens": ["a"], "token_logprobs": [null] } }] }))
+        says(
+            json!({ "choices": [{ "text": texts[seed % texts.len()], "finish_reason": "stop", "logprobs": { "tokens": ["a"], "token_logprobs": [null] } }] }),
+        )
     });
     let folder = tempfile::tempdir().unwrap();
     let run = folder.path().join("run");

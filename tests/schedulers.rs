@@ -81,8 +81,15 @@ fn a_job_of_aws_batch_is_json_and_takes_its_index() {
     let text = rendered(folder.path(), &bin, "aws-batch", SHARDS, "model.float='f32'");
     let job: serde_json::Value = serde_json::from_str(&text).unwrap();
     assert_eq!(job["arrayProperties"]["size"], SHARDS);
-    assert!(job["retryStrategy"]["evaluateOnExit"].as_array().unwrap().iter().any(|rule| rule["onExitCode"] == "75" && rule["action"] == "RETRY"));
-    let words: Vec<&str> = job["containerOverrides"]["command"].as_array().unwrap().iter().map(|word| word.as_str().unwrap()).collect();
+    assert!(
+        job["retryStrategy"]["evaluateOnExit"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .any(|rule| rule["onExitCode"] == "75" && rule["action"] == "RETRY")
+    );
+    let words: Vec<&str> =
+        job["containerOverrides"]["command"].as_array().unwrap().iter().map(|word| word.as_str().unwrap()).collect();
     each_shard_once(|index| {
         shard_of(Command::new(words[0]).args(&words[1..]), &[("AWS_BATCH_JOB_ARRAY_INDEX", index.to_string())])
     });
@@ -105,7 +112,8 @@ fn a_job_of_kubernetes_is_yaml_and_takes_its_index() {
     let from_index = variables.iter().find(|variable| variable["name"].as_str() == Some("SHARD_INDEX")).unwrap();
     let field = from_index["valueFrom"]["fieldRef"]["fieldPath"].as_str().unwrap();
     assert!(field.contains("job-completion-index"), "{field}");
-    let num_shards = variables.iter().find(|variable| variable["name"].as_str() == Some("NUM_SHARDS")).unwrap()["value"].as_str().unwrap();
+    let num_shards =
+        variables.iter().find(|variable| variable["name"].as_str() == Some("NUM_SHARDS")).unwrap()["value"].as_str().unwrap();
     each_shard_once(|index| {
         let mut command = Command::new(words[0]);
         command.args(&words[1..]).current_dir(container["workingDir"].as_str().unwrap());

@@ -103,6 +103,8 @@ def a_task_is_killed(test: Test) -> None:
 
 def a_node_is_lost(test: Test) -> None:
     order = test.order("filter", 0, "sleep 20")
+    # For later: the run goes on from here by itself.
+    limit, preempted = test.order("eval", 2, "sleep 300"), test.order("eval", 1, "sleep 300")
     test.just("slurm", "loop", "1")
     task = test.task_at_work(order)
     node = task["node"]
@@ -116,12 +118,10 @@ def a_node_is_lost(test: Test) -> None:
     wait_for("the end of the orphan", lambda: not Path(f"/proc/{task['pid']}").exists(), 60)
     test.cluster.start_node(node)
     test.cluster.ask("scontrol", "update", f"node={node}", "state=resume")
+    a_time_limit_and_a_preemption(test, limit, preempted)
 
 
-def a_time_limit_and_a_preemption(test: Test) -> None:
-    # The run goes on meanwhile: these are stages towards its end.
-    limit = test.order("eval", 2, "sleep 300")
-    preempted = test.order("eval", 1, "sleep 300")
+def a_time_limit_and_a_preemption(test: Test, limit: Path, preempted: Path) -> None:
     task = test.task_at_work(limit)
     test.task_at_work(preempted)
     test.cluster.ask("scontrol", "update", f"JobId={task['job']}", "TimeLimit=1")
@@ -146,7 +146,6 @@ def main() -> int:
             local = undisturbed(test)
             a_task_is_killed(test)
             a_node_is_lost(test)
-            a_time_limit_and_a_preemption(test)
             text = test.just("slurm", "status")
             test.told("the disturbed run is complete", "19 of 19" in text, text)
             changed = differences(test.run, local)

@@ -73,8 +73,9 @@ impl BackendArgs {
         }
         let missing = |what: &str, hint: &str| StageFailure::usage(format!("--backend openai needs {what}")).hint(hint);
         let url = given(&self.url).ok_or_else(|| missing("--url", "for example --url http://localhost:8000/v1"))?;
-        let model = given(&self.served_model)
-            .ok_or_else(|| missing("--served-model", "the server lists its models under URL/models; the manifest records the name"))?;
+        let model = given(&self.served_model).ok_or_else(|| {
+            missing("--served-model", "the server lists its models under URL/models; the manifest records the name")
+        })?;
         if !(1..=4096).contains(&self.concurrency) {
             return Err(StageFailure::usage("--concurrency is from 1 to 4096").into());
         }

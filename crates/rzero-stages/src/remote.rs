@@ -123,7 +123,8 @@ impl Remote {
 
     /// Says of how many completions the server told the log-probabilities.
     pub(crate) fn tell_logprobs(&self) {
-        let (with, without) = (self.num_with_logprobs.swap(0, Ordering::Relaxed), self.num_without_logprobs.swap(0, Ordering::Relaxed));
+        let (with, without) =
+            (self.num_with_logprobs.swap(0, Ordering::Relaxed), self.num_without_logprobs.swap(0, Ordering::Relaxed));
         tracing::info!(with, without, "log-probabilities by the server; grpo-step computes the others, and those of stop tokens");
     }
 
@@ -189,7 +190,8 @@ fn read_answer(bytes: &[u8], num_prompt_tokens: usize) -> Reading<Answer> {
 
 /// Tokens and their log-probabilities, if all of them are there and can be such.
 fn read_logprobs(value: &Value) -> Option<(Vec<String>, Vec<f32>)> {
-    let tokens: Vec<String> = value["tokens"].as_array()?.iter().map(|token| token.as_str().map(str::to_owned)).collect::<Option<_>>()?;
+    let tokens: Vec<String> =
+        value["tokens"].as_array()?.iter().map(|token| token.as_str().map(str::to_owned)).collect::<Option<_>>()?;
     let is_possible = |value: &f64| value.is_finite() && *value <= 1e-3;
     let logprobs: Vec<f32> = value["token_logprobs"]
         .as_array()?

@@ -28,28 +28,28 @@ const MAX_REASON_CHARS: usize = 200;
 
 /// Whom a transport speaks to, in what it tells people.
 #[derive(Debug, Clone, Copy)]
-pub struct Service {
+pub(crate) struct Service {
     /// What it is, for example `judge`.
-    pub name: &'static str,
+    pub(crate) name: &'static str,
     /// Setting that holds its address.
-    pub setting: &'static str,
+    pub(crate) setting: &'static str,
     /// The variable that holds the key; without it none is sent.
-    pub key_variable: &'static str,
+    pub(crate) key_variable: &'static str,
     /// What to check where the address is refused.
-    pub address_hint: &'static str,
+    pub(crate) address_hint: &'static str,
     /// What to do where nobody is there.
-    pub start_hint: &'static str,
+    pub(crate) start_hint: &'static str,
     /// How often a request is sent before its failure is taken for lasting.
-    pub max_attempts: u32,
+    pub(crate) max_attempts: u32,
     /// Most that is read of what a server sends, bytes.
-    pub max_body_bytes: u64,
+    pub(crate) max_body_bytes: u64,
     /// Whether a scheduler should try again where nobody is there (exit code 75).
-    pub may_come_back: bool,
+    pub(crate) may_come_back: bool,
 }
 
 /// What a caller makes of a reply.
 #[derive(Debug)]
-pub enum Reading<T> {
+pub(crate) enum Reading<T> {
     /// What was wanted.
     Good(T),
     /// Nothing, but another attempt may do better.
@@ -60,7 +60,7 @@ pub enum Reading<T> {
 
 /// What came of a request after all attempts.
 #[derive(Debug)]
-pub enum Outcome<T> {
+pub(crate) enum Outcome<T> {
     /// What was wanted.
     Good(T),
     /// Why there is nothing; the server itself said so, or its reply did.
@@ -71,7 +71,7 @@ pub enum Outcome<T> {
 
 /// A way to one server.
 #[derive(Debug)]
-pub struct Transport {
+pub(crate) struct Transport {
     agent: Agent,
     key: Option<String>,
     service: Service,
@@ -93,7 +93,7 @@ impl Transport {
     ///
     /// # Errors
     /// When the key is none: exit code 2.
-    pub fn new(service: Service, timeout: Duration) -> anyhow::Result<Self> {
+    pub(crate) fn new(service: Service, timeout: Duration) -> anyhow::Result<Self> {
         let variable = service.key_variable;
         let key = std::env::var(variable).ok().map(|key| key.trim().to_owned()).filter(|key| !key.is_empty());
         if key.as_deref().is_some_and(|key| !key.bytes().all(|byte| byte.is_ascii_graphic())) {
@@ -116,7 +116,7 @@ impl Transport {
     ///
     /// # Errors
     /// When the server cannot be reached or refuses to serve, or a signal came.
-    pub fn post<T>(
+    pub(crate) fn post<T>(
         &self,
         address: &str,
         body: &str,
@@ -209,7 +209,7 @@ impl Service {
     ///
     /// # Errors
     /// When it is none: exit code 2.
-    pub fn address<'a>(&self, typed: &'a str) -> anyhow::Result<&'a str> {
+    pub(crate) fn address<'a>(&self, typed: &'a str) -> anyhow::Result<&'a str> {
         let address = typed.trim().trim_end_matches('/');
         let host = address.strip_prefix("https://").or_else(|| address.strip_prefix("http://"));
         if host.is_none_or(|host| host.is_empty() || host.contains(|letter: char| !letter.is_ascii_graphic() || letter == '@')) {
@@ -225,7 +225,7 @@ impl Service {
 ///
 /// # Errors
 /// The first that a piece of work has.
-pub fn in_parallel<T: Send + Sync>(
+pub(crate) fn in_parallel<T: Send + Sync>(
     num_parallel: u32,
     count: usize,
     work: impl Fn(usize) -> anyhow::Result<T> + Sync,

@@ -63,7 +63,8 @@ fn make_parts(
     let RoleSettings { grpo: settings, length_limit, .. } = RoleSettings::of(context, role);
     let (mut rollouts, scored) = scored_rollouts(context, role, inputs)?;
     let reading = Reading { context, inputs, settings };
-    let num_computed = complete(&reading, &mut rollouts, &update.range(rollouts.len(), settings))?;
+    let asked = update.range(rollouts.len(), settings);
+    let num_computed = complete(&reading, &mut rollouts, &asked)?;
     if num_computed > 0 {
         outputs.count("rollouts_without_all_logprobs", num_computed);
     }

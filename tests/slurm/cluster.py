@@ -92,6 +92,8 @@ class Cluster:
 
     def __init__(self) -> None:
         install()
+        # Told to end, the block ends as well.
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
         self.folder = Path(tempfile.mkdtemp(prefix="rzero-slurm-"))
         host, port = socket.gethostname().split(".")[0], free_port(8)
         conf = self.folder / "slurm.conf"

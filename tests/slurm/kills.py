@@ -23,6 +23,10 @@ from pathlib import Path
 from cluster import ROOT, Cluster, differences, lasting_files
 
 
+# A controller that is killed while a task ends can hold that task for running until its time is up.
+LIMITS = "cluster.warning_s=10;cluster.model.minutes=1;cluster.data.minutes=1"
+
+
 class Killer:
     def __init__(self, cluster: Cluster, binaries: Path, seed: int):
         self.cluster, self.binaries = cluster, binaries
@@ -31,7 +35,7 @@ class Killer:
 
     def command(self, run: Path, *arguments: str) -> list[str]:
         just = self.cluster.env.get("RZERO_JUST", "just")
-        return [just, "profile=smoke", f"run={run}", f"bin={self.binaries}", "shards=2", "threads=1", *arguments]
+        return [just, "profile=smoke", f"run={run}", f"bin={self.binaries}", "shards=2", "threads=1", f"set={LIMITS}", *arguments]
 
     def driver(self, run: Path) -> None:
         """Submits; now and then it is killed on the way."""
@@ -45,7 +49,7 @@ class Killer:
         process.wait()
 
     def a_task(self, run: Path) -> None:
-        """Kills a stage of the run and the shell that waits for it, as the kernel does where memory is short."""
+        """Kills a stage of the run that is at work, some moment after it was seen, as the kernel does where memory is short."""
         stages = []
         for process in Path("/proc").glob("[0-9]*"):
             try:
@@ -55,7 +59,8 @@ class Killer:
                 continue
             if program.startswith(str(self.binaries)) and f"RZERO_RUN={run}".encode() in environ and b"SLURM_JOB_ID=" in environ:
                 stages.append(int(process.name))
-        if stages:
+        if stages and self.chance.random() < 0.3:
+            time.sleep(self.chance.uniform(0.0, 0.08))
             try:
                 os.kill(self.chance.choice(stages), signal.SIGKILL)
                 self.kills["tasks"] += 1
@@ -69,7 +74,7 @@ class Killer:
 
     def iteration(self, run: Path) -> None:
         """One iteration under fire, to its end."""
-        end = time.monotonic() + 300
+        end = time.monotonic() + 600
         submitted = 0.0
         while True:
             assert time.monotonic() < end, "the iteration does not end"
@@ -81,11 +86,10 @@ class Killer:
             if is_quiet and time.monotonic() - submitted > 1:
                 self.driver(run)
                 submitted = time.monotonic()
-            for _ in range(self.chance.randint(1, 12)):
-                if self.chance.random() < 0.35:
-                    self.a_task(run)
-                time.sleep(self.chance.uniform(0.02, 0.2))
-            if self.chance.random() < 0.06:
+            for _ in range(self.chance.randint(5, 40)):
+                self.a_task(run)
+                time.sleep(self.chance.uniform(0.0, 0.03))
+            if self.chance.random() < 0.04:
                 self.the_controller()
 
 

@@ -135,8 +135,8 @@ impl Remote {
             "max_tokens": most,
             "temperature": sampling.temperature,
             "top_p": sampling.top_p,
-            // No server reads 0 as all tokens, and some keep 40 of them unless told otherwise.
-            "top_k": if sampling.top_k == 0 { -1 } else { sampling.top_k as i64 },
+            // All tokens, in the one way that every server takes: 0, -1 and nothing mean 40 of them, or an error, to some.
+            "top_k": if sampling.top_k == 0 { config.vocab_size } else { sampling.top_k },
             "min_p": 0.0,
             "repeat_penalty": 1.0,
             "repetition_penalty": 1.0,

@@ -167,17 +167,19 @@ impl Transport {
         let mut bytes = Vec::new();
         let is_whole = answer.body_mut().as_reader().take(most).read_to_end(&mut bytes);
         let Service { key_variable, address_hint, .. } = self.service;
+        let words = || {
+            let words: String = String::from_utf8_lossy(&bytes).chars().take(MAX_REASON_CHARS).collect();
+            self.without_key(&words).replace(char::is_control, " ")
+        };
         match status {
             200 => {}
             401 | 403 => return Attempt::Refused(self.refusal(address, status, &format!("check the key in {key_variable}"))),
             300..=399 | 404 | 405 => return Attempt::Refused(self.refusal(address, status, address_hint)),
             408 | 425 | 429 | 500..=599 => {
-                return Attempt::Passing(format!("status {status}"), wait.map(Duration::from_secs));
+                let told = if bytes.is_empty() { String::new() } else { format!(": {}", words()) };
+                return Attempt::Passing(format!("status {status}{told}"), wait.map(Duration::from_secs));
             }
-            _ => {
-                let words: String = String::from_utf8_lossy(&bytes).chars().take(MAX_REASON_CHARS).collect();
-                return Attempt::Read(Reading::Bad(format!("status {status}: {}", self.without_key(&words))));
-            }
+            _ => return Attempt::Read(Reading::Bad(format!("status {status}: {}", words()))),
         }
         if let Err(error) = is_whole {
             return Attempt::Passing(format!("the reply broke off: {error}"), None);

@@ -17,6 +17,7 @@ from __future__ import annotations
 import argparse
 import collections
 import datetime
+import fcntl
 import getpass
 import json
 import os
@@ -279,7 +280,13 @@ def loop(iterations: str) -> int:
         return plan.returncode
     settings = profile_of_cluster()
     LOGS.mkdir(parents=True, exist_ok=True)
-    temporary = FOLDER / f".plan.txt.{os.getpid()}"
+    # Two that submit at a time would submit everything twice. The lock goes with the process, however it ends.
+    lock = (FOLDER / "lock").open("w")
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        fail(f"{os.environ['RZERO_RUN']} is being submitted by another process", "`just slurm status` tells what is queued", 75)
+    temporary = FOLDER / ".plan.txt"
     temporary.write_text(plan.stdout)
     temporary.replace(FOLDER / "plan.txt")
     after: list[str] = []

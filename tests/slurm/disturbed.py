@@ -8,6 +8,7 @@ Ends with the bytes of `just loop`. Prints a line for each disturbance, and the 
 from __future__ import annotations
 
 import argparse
+import fcntl
 import os
 import signal
 import sys
@@ -78,6 +79,10 @@ def undisturbed(test: Test) -> Path:
     test.told(f"its {len(lasting_files(local))} files are those of `just loop`", not changed, str(changed))
     text = test.just("slurm", "loop", "1", run=run, binaries=test.binaries)
     test.told("submitted again, nothing is to be done", "nothing to do" in text and not test.cluster.tasks(), text)
+    with (run / "slurm/lock").open() as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        text = test.just("slurm", "loop", "1", run=run, binaries=test.binaries, expect=75)
+    test.told("nobody submits while another does", "by another process" in text, text)
     return local
 
 

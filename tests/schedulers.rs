@@ -23,11 +23,19 @@ fn dry_binaries(folder: &Path) -> PathBuf {
 }
 
 fn rendered(folder: &Path, bin: &Path, scheduler: &str, shards: usize, set: &str) -> String {
+    rendered_stage(
+        folder,
+        bin,
+        &[&format!("shards={shards}"), &format!("set={set}")],
+        &[scheduler, "solve-sample", "1", "solver", "2"],
+    )
+}
+
+fn rendered_stage(folder: &Path, bin: &Path, variables: &[&str], job: &[&str]) -> String {
     let mut command = just();
     // The last `bin` holds.
-    command.args(["profile=smoke", &format!("shards={shards}"), &format!("set={set}"), &format!("bin={}", bin.display())]);
-    command.arg(format!("run={}", folder.join("run").display()));
-    let output = command.args(["render-job", scheduler, "solve-sample", "1", "solver", "2"]).output().unwrap();
+    command.args(["profile=smoke", &format!("bin={}", bin.display()), &format!("run={}", folder.join("run").display())]);
+    let output = command.args(variables).arg("render-job").args(job).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let text = String::from_utf8(output.stdout).unwrap();
     assert!(!text.contains("@{"), "{text}");
@@ -122,8 +130,45 @@ fn a_job_of_kubernetes_is_yaml_and_takes_its_index() {
 }
 
 #[test]
-fn what_is_no_scheduler_is_told() {
-    let output = just().args(["profile=smoke", "render-job", "cron", "eval", "1", "eval"]).output().unwrap();
-    let text = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(output.status.code() == Some(2) && text.contains("kubernetes"), "{text}");
+fn a_gpu_is_asked_for_where_the_profile_has_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let bin = dry_binaries(folder.path());
+    for (scheduler, asked) in [
+        ("pbs", "ncpus=1:ngpus=1:mem"),
+        ("lsf", "#BSUB -gpu \"num=1\"\n"),
+        ("kubernetes", "nvidia.com/gpu: 1\n"),
+        ("aws-batch", "\"GPU\""),
+    ] {
+        let text = |set: &str, variables: &[&str]| {
+            let variables: Vec<&str> = [&[set, "shards=3"], variables].concat();
+            rendered_stage(folder.path(), &bin, &variables, &[scheduler, "solve-sample", "1", "solver", "2"])
+        };
+        let with = text("set=cluster.model.gpus=1", &[]);
+        assert!(with.contains(asked) && with.replace("\", \"", " ").contains("--device cuda"), "{with}");
+        let without = text("set=", &[]);
+        assert!(!without.to_lowercase().contains("gpu") && !without.contains("--device"), "{without}");
+        // A server has its own.
+        let served = text("set=cluster.model.gpus=1", &["backend=openai", "url=http://localhost:8000/v1", "model=its-name"]);
+        assert!(!served.to_lowercase().contains("gpu") && served.contains("its-name"), "{served}");
+    }
+}
+
+#[test]
+fn a_stage_has_as_many_tasks_as_it_can_be_cut_into() {
+    let folder = tempfile::tempdir().unwrap();
+    let bin = dry_binaries(folder.path());
+    let text = |job: &[&str]| rendered_stage(folder.path(), &bin, &["shards=3", "gradients=2"], job);
+    let whole = text(&["pbs", "filter", "1", "curriculum"]);
+    assert!(!whole.contains("#PBS -J") && whole.contains("NUM_SHARDS=1\n"), "{whole}");
+    let gradient = text(&["pbs", "grpo-gradient", "1", "solver", "2", "--update", "1"]);
+    assert!(gradient.contains("#PBS -J 0-1\n") && gradient.trim_end().ends_with("--update 1"), "{gradient}");
+}
+
+#[test]
+fn what_is_no_scheduler_or_no_stage_is_told() {
+    for (job, hint) in [(["cron", "eval"], "kubernetes"), (["pbs", "evaluate"], "choose one of challenge-gen, eval")] {
+        let output = just().args(["profile=smoke", "render-job"]).args(job).args(["1", "eval"]).output().unwrap();
+        let text = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.code() == Some(2) && text.contains(hint), "{text}");
+    }
 }

@@ -4,10 +4,10 @@
 #PBS -N @{short_name}
 #PBS -q @{queue}
 #PBS -J 0-@{last}
-#PBS -l select=1:ncpus=@{cpus}:mem=@{memory_gb}gb
+#PBS -l select=1:ncpus=@{cpus}:ngpus=@{gpus}:mem=@{memory_gb}gb
 #PBS -l walltime=@{clock}
 #PBS -r y
 #PBS -j oe
 cd @{root} || exit 1
-export SHARD_INDEX="${PBS_ARRAY_INDEX:-0}" NUM_SHARDS=@{shards} RZERO_THREADS=@{cpus}
+export SHARD_INDEX="${PBS_ARRAY_INDEX:-0}" NUM_SHARDS=@{shards}
 exec @{command}

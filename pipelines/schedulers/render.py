@@ -2,8 +2,9 @@
 
     just shards=8 render-job kubernetes solve-sample 1 curriculum
     just shards=8 render-job lsf solve-sample 1 solver 2
+    just gradients=8 render-job pbs grpo-gradient 1 solver 2 --update 1
 
-Resources are those of the profile, section `cluster`. What a cluster calls its things (image, volume claim, job definition, queue) comes from the
+Stages that are cut take shards=N or gradients=N tasks, all others one. Flags behind the place are the stage's own. Resources are those of the profile, section `cluster`. What a cluster calls its things (image, volume claim, job definition, queue) comes from the
 environment: RZERO_IMAGE, RZERO_CLAIM, RZERO_JOB_DEFINITION; the queue from `cluster.*.queue`, or RZERO_QUEUE.
 
 Another scheduler needs a file like these. What it must do: run the command once for each shard, with its number in SHARD_INDEX, the number of shards in
@@ -23,6 +24,10 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 DATA_STAGES = {"vote-label", "filter", "label-probe", "judge"}
+SAMPLING_STAGES = {"challenge-gen", "solve-sample", "eval"}
+# The environment says into how many tasks these are cut.
+CUT_BY = dict.fromkeys([*SAMPLING_STAGES, "vote-label", "judge"], "RZERO_SHARDS") | {"grpo-gradient": "RZERO_GRADIENTS"}
+WHOLE_STAGES = {"filter", "label-probe", "grpo-step"}
 
 
 class Template(string.Template):
@@ -31,22 +36,32 @@ class Template(string.Template):
 
 def main() -> int:
     files = {file.stem: file for file in HERE.iterdir() if file.suffix in (".yaml", ".json", ".bash")}
-    if len(sys.argv) not in (5, 6) or sys.argv[1] not in files:
-        print(f"error: usage: just render-job {'|'.join(sorted(files))} STAGE ITERATION PHASE [STEP]", file=sys.stderr)
+    if len(sys.argv) < 5 or sys.argv[1] not in files:
+        print(f"error: usage: just render-job {'|'.join(sorted(files))} STAGE ITERATION PHASE [STEP] [FLAGS]", file=sys.stderr)
         return 2
-    scheduler, stage, iteration, phase, *step = sys.argv[1:]
-    step = [word for word in step if word]
+    scheduler, stage, iteration, phase, *flags = sys.argv[1:]
+    if stage not in CUT_BY and stage not in WHOLE_STAGES:
+        print(f"error: no stage is called `{stage}`\nhint: choose one of {', '.join(sorted(WHOLE_STAGES.union(CUT_BY)))}", file=sys.stderr)
+        return 2
+    step = [flags.pop(0)] if flags and flags[0].isdigit() else []
     get = subprocess.run([os.environ["RZERO_BIN"] + "/profile-get", "cluster"], cwd=ROOT, capture_output=True, text=True)
     if get.returncode != 0:
         sys.stderr.write(get.stderr)
         return get.returncode
     settings = json.loads(get.stdout)
     asked = settings["data" if stage in DATA_STAGES else "model"]
-    shards = int(os.environ["RZERO_SHARDS"])
+    is_served = stage in SAMPLING_STAGES and os.environ["RZERO_BACKEND"] != "engine"
+    asked["gpus"] *= not is_served
+    shards = max(1, int(os.environ[CUT_BY[stage]])) if stage in CUT_BY else 1
     run = Path(os.path.abspath(os.environ["RZERO_RUN"]))
     command = [os.path.abspath(f"{os.environ['RZERO_BIN']}/{stage}"), "--run", str(run), "--profile", os.path.abspath(os.environ["RZERO_PROFILE"])]
     command += ["--iteration", iteration, "--phase", phase] + (["--step", step[0]] if step else [])
     command += [word for setting in os.environ.get("RZERO_SET", "").split(";") if setting for word in ("--set", setting)]
+    command += ["--threads", str(asked["cpus"])] + (["--device", "cuda"] if asked["gpus"] else [])
+    if is_served:
+        for flag, variable in (("--backend", "RZERO_BACKEND"), ("--url", "RZERO_URL"), ("--served-model", "RZERO_SERVED_MODEL")):
+            command += [flag, os.environ[variable]]
+    command += flags
     minutes, queue = asked["minutes"], asked["queue"] or os.environ.get("RZERO_QUEUE", "")
     words = {
         "name": "-".join(("rzero", stage, iteration, phase, *step)),
@@ -58,6 +73,7 @@ def main() -> int:
         "restarts": settings["max_restarts"],
         "attempts": min(10, settings["max_restarts"] + 1),
         "cpus": asked["cpus"],
+        "gpus": asked["gpus"],
         "memory_gb": asked["memory_gb"],
         "memory_mb": 1024 * asked["memory_gb"],
         "minutes": minutes,
@@ -82,12 +98,14 @@ def main() -> int:
         if shards == 1:
             # An array has at least two jobs.
             del job["arrayProperties"]
+        resources = job["containerOverrides"]["resourceRequirements"]
+        resources[:] = [resource for resource in resources if resource["value"] != "0"]
         print(json.dumps(job, indent=2))
         return 0
-    lines = text.substitute(words).splitlines()
-    # A queue that nobody named is the cluster's own choice; one shard is no array for PBS.
-    dropped = [f"#{word} -q default" for word in ("PBS", "BSUB")] * (not queue) + ["#PBS -J 0-0"]
-    print("\n".join(line for line in lines if line not in dropped))
+    lines = text.substitute(words).replace(":ngpus=0", "").splitlines()
+    # A queue that nobody named is the cluster's own choice, no GPU is not asked for, and one shard is no array for PBS.
+    dropped = [f"#{word} -q default" for word in ("PBS", "BSUB")] * (not queue) + ["#PBS -J 0-0", '#BSUB -gpu "num=0"', "nvidia.com/gpu: 0"]
+    print("\n".join(line for line in lines if line.strip() not in dropped))
     return 0
 
 

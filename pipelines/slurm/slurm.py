@@ -17,6 +17,7 @@ from __future__ import annotations
 import argparse
 import collections
 import datetime
+import fcntl
 import getpass
 import json
 import os
@@ -34,6 +35,9 @@ LOGS = FOLDER / "logs"
 
 # Stages that only move tables; all others hold a model.
 DATA_STAGES = {"vote-label", "filter", "label-probe", "judge"}
+
+# Stages that leave the model to a server, where there is one.
+SAMPLING_STAGES = {"challenge-gen", "solve-sample", "eval"}
 
 # Why Slurm lets a job wait, in words.
 REASONS = {
@@ -174,6 +178,11 @@ class State:
         return [index for index in range(self.group.num_shards) if index not in self.done and index not in self.queued]
 
     @property
+    def waiting_jobs(self) -> list[str]:
+        """Jobs that wait for the stage before."""
+        return sorted({task.job for task in self.tasks if task.state == "PENDING" and task.reason.startswith("Dependency")})
+
+    @property
     def is_done(self) -> bool:
         return len(self.done) == self.group.num_shards
 
@@ -238,13 +247,15 @@ def profile_of_cluster() -> dict[str, Any]:
 def submit(state: State, after: list[str], settings: dict[str, Any]) -> str:
     group = state.group
     asked = settings["data" if group.stage in DATA_STAGES else "model"]
+    is_served = group.stage in SAMPLING_STAGES and os.environ.get("RZERO_BACKEND", "engine") != "engine"
+    has_gpu = asked["gpus"] > 0 and not is_served
     is_array = group.num_shards > 1
     command = ["sbatch", "--parsable", "--requeue", "--open-mode=append", "--kill-on-invalid-dep=yes", "--chdir", str(ROOT)]
     command += ["--job-name", group.name, "--comment", comment(group.key), "--output", str(LOGS / f"{group.name}-{'%A_%a' if is_array else '%j'}.out")]
     command += ["--cpus-per-task", str(asked["cpus"]), "--mem", f"{asked['memory_gb']}G", "--time", str(asked["minutes"])]
     command += ["--signal", f"B:USR1@{settings['warning_s']}"]
     command += ["--partition", asked["queue"]] if asked["queue"] else []
-    command += ["--gres", f"gpu:{asked['gpus']}"] if asked["gpus"] else []
+    command += ["--gres", f"gpu:{asked['gpus']}"] if has_gpu else []
     command += ["--dependency", "afterok:" + ":".join(after)] if after else []
     if is_array:
         throttle = f"%{asked['throttle']}" if asked["throttle"] else ""
@@ -253,7 +264,7 @@ def submit(state: State, after: list[str], settings: dict[str, Any]) -> str:
     # Logs of a cluster are for machines too: `just` asks for the console's alone.
     if env.get("RUST_LOG", "").endswith("rzero_stages::console=info"):
         env["RUST_LOG"] = "info"
-    if asked["gpus"]:
+    if has_gpu:
         env.setdefault("RZERO_DEVICE", "cuda")
     job = slurm(*command, str(ROOT / "pipelines/slurm/task.bash"), group.stage, *group.flags, env=env).strip().split(";")[0]
     record = {"job": job, "stage": group.key, "shards": state.missing, "after": after, "at": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")}
@@ -269,16 +280,28 @@ def loop(iterations: str) -> int:
         return plan.returncode
     settings = profile_of_cluster()
     LOGS.mkdir(parents=True, exist_ok=True)
-    temporary = FOLDER / f".plan.txt.{os.getpid()}"
+    # Two that submit at a time would submit everything twice. The lock goes with the process, however it ends.
+    lock = (FOLDER / "lock").open("w")
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        fail(f"{os.environ['RZERO_RUN']} is being submitted by another process", "`just slurm status` tells what is queued", 75)
+    temporary = FOLDER / ".plan.txt"
     temporary.write_text(plan.stdout)
     temporary.replace(FOLDER / "plan.txt")
     after: list[str] = []
     num_jobs = num_tasks = 0
+    is_submitted_anew = False
     all_states = states(groups_of(plan.stdout.splitlines()))
     for state in all_states:
         if state.is_done:
             continue
         queued = [task.id for task in state.tasks]
+        if is_submitted_anew:
+            # They wait for the job that failed, whose other tasks still run, and would be cancelled with its end.
+            for job in state.waiting_jobs:
+                slurm("scontrol", "update", f"JobId={job}", f"Dependency=afterok:{':'.join(after)}")
+        is_submitted_anew = bool(state.missing)
         if state.missing:
             job = submit(state, after, settings)
             num_jobs, num_tasks = num_jobs + 1, num_tasks + len(state.missing)
@@ -300,8 +323,13 @@ def recorded_plan() -> list[Group]:
         fail(f"{os.environ['RZERO_RUN']} was never submitted", "`just slurm iterate 3` submits it", 2)
 
 
-def shards_text(group: Group, indices: list[int]) -> str:
-    return "" if group.num_shards == 1 else f": shards {ranges(sorted(indices))} of {group.num_shards}"
+def place_of(state: State, indices: list[int]) -> str:
+    """iteration 1 solver step 2 solve-sample, 5 of 8 shards done: shards 6-7"""
+    group = state.group
+    if group.num_shards == 1:
+        return group.title
+    word = "shard" if len(indices) == 1 else "shards"
+    return f"{group.title}, {len(state.done)} of {group.num_shards} shards done: {word} {ranges(sorted(indices))}"
 
 
 def status() -> int:
@@ -319,13 +347,13 @@ def status() -> int:
                 continue
             jobs = ", ".join(sorted({task.job for task in tasks}))
             why = f" waits {REASONS.get(reason, f'({reason})')}" if reason else f" {word.lower()}"
-            print(f"  {'waiting' if reason else 'running'}  {state.group.title}{shards_text(state.group, [task.index or 0 for task in tasks])}{why}, job {jobs}")
+            print(f"  {'waiting' if reason else 'running'}  {place_of(state, [task.index or 0 for task in tasks])}{why}, job {jobs}")
     stopped = [state for state in all_states if state.is_stopped]
     if num_waiting:
         print(f"  waiting  {num_waiting} more stages, each for the one before it")
     if stopped:
         first = stopped[0]
-        print(f"  stopped  {first.group.title}{shards_text(first.group, first.missing)}, job {first.job}")
+        print(f"  stopped  {place_of(first, first.missing)}, job {first.job}")
         if stopped[1:]:
             print(f"           {len(stopped[1:])} stages after it were cancelled")
         print("  next     `just slurm logs` shows why; once the cause is gone, the command that submitted it submits what is missing")

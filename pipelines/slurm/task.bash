@@ -8,6 +8,8 @@ set -uo pipefail
 
 stage=$1
 shift
+# The array's index alone says the shard, not what stood in the environment of whoever submitted it.
+unset SHARD_INDEX NUM_SHARDS RZERO_INDEX_BASE
 [[ -z ${SLURM_ARRAY_TASK_ID:-} ]] || set -- "$@" --shard-index "$SLURM_ARRAY_TASK_ID"
 export RZERO_THREADS=${SLURM_CPUS_PER_TASK:-1} POLARS_MAX_THREADS=${SLURM_CPUS_PER_TASK:-1}
 restarts=${SLURM_RESTART_COUNT:-0}

@@ -8,6 +8,7 @@ Ends with the bytes of `just loop`. Prints a line for each disturbance, and the 
 from __future__ import annotations
 
 import argparse
+import fcntl
 import os
 import signal
 import sys
@@ -18,6 +19,8 @@ from pathlib import Path
 from cluster import Cluster, differences, lasting_files, wait_for, wrappers
 
 SHARDS = "3"
+# Gradients that can be shared by two processes, in all runs alike.
+PARTS = "challenger.grpo.gradient_parts=2;solver.grpo.gradient_parts=2"
 
 
 class Test:
@@ -29,11 +32,11 @@ class Test:
         self.run = folder / "disturbed"
         self.started = time.monotonic()
 
-    def just(self, *arguments: str, run: Path | None = None, binaries: Path | None = None, expect: int = 0) -> str:
-        head = ("profile=smoke", f"run={run or self.run}", f"bin={binaries or self.wrapped}", f"shards={SHARDS}", "threads=1")
+    def just(self, *arguments: str, run: Path | None = None, binaries: Path | None = None, expect: int | None = 0) -> str:
+        head = ("profile=smoke", f"run={run or self.run}", f"bin={binaries or self.wrapped}", f"set={PARTS}", f"shards={SHARDS}", "threads=1")
         done = self.cluster.just(*head, *arguments)
         text = done.stdout + done.stderr
-        assert done.returncode == expect, f"`just {' '.join(arguments)}` ended with {done.returncode}:\n{text}"
+        assert expect is None or done.returncode == expect, f"`just {' '.join(arguments)}` ended with {done.returncode}:\n{text}"
         return text
 
     def order(self, stage: str, shard: int, what: str) -> Path:
@@ -76,7 +79,29 @@ def undisturbed(test: Test) -> Path:
     test.told(f"its {len(lasting_files(local))} files are those of `just loop`", not changed, str(changed))
     text = test.just("slurm", "loop", "1", run=run, binaries=test.binaries)
     test.told("submitted again, nothing is to be done", "nothing to do" in text and not test.cluster.tasks(), text)
+    with (run / "slurm/lock").open() as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        text = test.just("slurm", "loop", "1", run=run, binaries=test.binaries, expect=75)
+    test.told("nobody submits while another does", "by another process" in text, text)
     return local
+
+
+def gradients_are_shared(test: Test, local: Path) -> None:
+    """The same with two tasks for each gradient; beside it a run that is given up."""
+    run, other = test.folder / "shared", test.folder / "given-up"
+    order = test.order("eval", 0, "sleep 60")
+    test.just("slurm", "loop", "1", run=other)
+    test.task_at_work(order)
+    test.just("gradients=2", "slurm", "loop", "1", run=run, binaries=test.binaries)
+    num_tasks = len(test.cluster.tasks())
+    text = test.just("slurm", "cancel", run=other)
+    wait_for("the end of the jobs of the run given up", lambda: "  waiting" not in test.just("slurm", "status", run=other, expect=None))
+    is_alone = 0 < len(test.cluster.tasks()) < num_tasks
+    test.cluster.wait_until_empty()
+    text += test.just("slurm", "status", run=run, binaries=test.binaries)
+    test.told("a run is cancelled, and the one beside it goes on", is_alone and "cancelled 19 jobs" in text, text)
+    changed = differences(run, local)
+    test.told("two tasks for each gradient: the files of one process", "23 of 23" in text and not changed, text + str(changed))
 
 
 def a_task_is_killed(test: Test) -> None:
@@ -88,17 +113,20 @@ def a_task_is_killed(test: Test) -> None:
     os.kill(int(task["pid"]), signal.SIGKILL)
     test.cluster.wait_until_empty()
     text = test.just("slurm", "status", expect=1)
-    test.told("a task killed with -9 stops its stage, and the stages after it are cancelled", "solve-sample: shards 1 of 3" in text and "cancelled" in text, text)
+    test.told("a task killed with -9 stops its stage, and the stages after it are cancelled", "solve-sample, 2 of 3 shards done: shard 1" in text and "cancelled" in text, text)
     text = test.just("slurm", "logs")
     test.told("its log is shown", "solve-sample" in text and "exit code 137" in text, text)
-    order = test.order("vote-label", 0, "fail 1")
+    # For later: one shard will fail while another is at work.
+    failing, slow = test.order("vote-label", 0, "fail 1"), test.order("vote-label", 2, "sleep 8")
     text = test.just("slurm", "loop", "1")
     record = (test.run / "slurm/jobs.jsonl").read_text()
     test.told("submitted again, it is the missing shard alone", '"shards": [1]' in record, record)
-    test.cluster.wait_until_empty()
+    task = test.task_at_work(slow)
+    wait_for("the failure of a shard", lambda: "  stopped" in test.just("slurm", "status", expect=None))
     text = test.just("slurm", "status", expect=1)
-    test.told("a shard that fails stops the run", "vote-label: shards 0 of 3" in text, text)
-    order.unlink()
+    is_beside = Path(f"/proc/{task['pid']}").exists()
+    test.told("a shard that fails is told while another is at work", "1 of 3 shards done: shard 0" in text and is_beside, text)
+    failing.unlink()
 
 
 def a_node_is_lost(test: Test) -> None:
@@ -107,6 +135,7 @@ def a_node_is_lost(test: Test) -> None:
     limit, preempted = test.order("eval", 2, "sleep 300"), test.order("eval", 1, "sleep 300")
     test.just("slurm", "loop", "1")
     task = test.task_at_work(order)
+    test.told("submitted again while another shard is at work, the run goes on with both", True)
     node = task["node"]
     test.cluster.kill_daemon(f"slurmd-{node}")
     test.cluster.ask("scontrol", "update", f"node={node}", "state=down", "reason=lost")
@@ -144,6 +173,7 @@ def main() -> int:
         test = Test(cluster, binaries, Path(folder))
         try:
             local = undisturbed(test)
+            gradients_are_shared(test, local)
             a_task_is_killed(test)
             a_node_is_lost(test)
             text = test.just("slurm", "status")

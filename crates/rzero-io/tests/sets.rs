@@ -7,6 +7,7 @@ mod support;
 use rzero_io::error::{Blame, IoError};
 use rzero_io::layout::{RunLayout, Shard};
 use rzero_io::manifest::{read_manifest, write_manifest};
+use rzero_io::scan::Piece;
 use rzero_io::set::StageOutput;
 use rzero_schema::ids::Place;
 use rzero_schema::manifest::Manifest;
@@ -230,4 +231,9 @@ fn columns_of_a_set_come_in_row_order_and_only_if_all_is_well() {
     bytes[20] ^= 1;
     fs::write(run.part(1, 3), bytes).unwrap();
     assert!(matches!(output.scan::<Label>(&["row"]).unwrap_err(), IoError::DigestDiffers { .. }));
+    // A file of which nothing is wanted is not read.
+    let others = output.scan_where::<Label>(&["row"], |piece| piece.first() != 3).unwrap();
+    assert_eq!(others.iter().map(Piece::first).collect::<Vec<_>>(), [0, 7]);
+    let itself = output.scan_where::<Label>(&["row"], |piece| piece.first() == 3);
+    assert!(matches!(itself.unwrap_err(), IoError::DigestDiffers { .. }));
 }

@@ -55,8 +55,9 @@ fn label_shard(context: &StageContext, inputs: &StageInputs<'_>, outputs: &mut S
     let mut questions = QuestionStream::new(inputs.output(Stage::ChallengeGen)?)?;
     let rows = context.shard_rows(questions.num_rows());
     questions.skip_to(rows.start);
-    let pieces =
-        pieces_of_shard(inputs.output(Stage::SolveSample)?.scan::<Rollout>(&answers::COLUMNS)?, &rows, questions.num_rows());
+    let num_questions = questions.num_rows();
+    let may_concern = |piece: &Piece<Rollout>| may_concern(piece, &rows, num_questions);
+    let pieces = inputs.output(Stage::SolveSample)?.scan_where::<Rollout>(&answers::COLUMNS, may_concern)?;
     let progress = Progress::start("reading answers", pieces.iter().map(Piece::num_rows).sum(), "rollouts");
     let mut polls = Polls { context, num_samples: num_samples(context), rows, questions, started: Answers::default() };
     let mut means = Means::default();
@@ -92,15 +93,11 @@ fn num_samples(context: &StageContext) -> u32 {
     }
 }
 
-/// The row groups that may hold answers to questions of these rows, or to none of the `num_questions`.
-fn pieces_of_shard(pieces: Vec<Piece<Rollout>>, rows: &Range<u64>, num_questions: u64) -> Vec<Piece<Rollout>> {
-    let may_concern = |piece: &Piece<Rollout>| {
-        piece.range("row").is_none_or(|range| {
-            (*range.start() < rows.end && rows.start <= *range.end())
-                || (rows.end == num_questions && *range.end() >= num_questions)
-        })
-    };
-    pieces.into_iter().filter(may_concern).collect()
+/// Whether a row group may hold answers to questions of these rows, or to none of the `num_questions`.
+fn may_concern(piece: &Piece<Rollout>, rows: &Range<u64>, num_questions: u64) -> bool {
+    piece.range("row").is_none_or(|range| {
+        (*range.start() < rows.end && rows.start <= *range.end()) || (rows.end == num_questions && *range.end() >= num_questions)
+    })
 }
 
 /// Questions and their answers, side by side.

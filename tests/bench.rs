@@ -1,5 +1,7 @@
 //! What `just bench` makes of its raw runs: the summary and the table, from runs that were made up here.
 
+#![allow(clippy::print_stderr, reason = "who runs the tests should see what was not tested")]
+
 use serde_json::{Value, json};
 use std::path::Path;
 use std::process::Command;

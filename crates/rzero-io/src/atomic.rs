@@ -56,7 +56,7 @@ fn side_by_side<T: Sync>(items: &[T], wait: impl Fn(&T) -> Result<()> + Sync) ->
         [item] => wait(item),
         items => std::thread::scope(|scope| {
             let threads: Vec<_> = items.iter().map(|item| scope.spawn(|| wait(item))).collect();
-            threads.into_iter().map(|thread| thread.join().expect("waiting for the disk does not panic")).collect()
+            threads.into_iter().try_for_each(|thread| thread.join().expect("waiting for the disk does not panic"))
         }),
     }
 }

@@ -244,7 +244,7 @@ pub fn swiglu_in_place(gate: &[f32], up: &mut [f32]) {
         #[inline(always)]
         || {
             for (y, g) in up.iter_mut().zip(gate) {
-                *y = g / (1.0 + exp(-g)) * *y;
+                *y *= g / (1.0 + exp(-g));
             }
         },
     );

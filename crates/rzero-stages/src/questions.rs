@@ -101,8 +101,8 @@ impl QuestionStream {
 
     /// Where the next pieces end, as many of them as are worth decoding side by side.
     pub(crate) fn next_end(&self, num_pieces: usize) -> u64 {
-        let ends = self.pieces.iter().take(num_pieces).map(|piece| piece.first() + piece.num_rows());
-        ends.last().unwrap_or(self.num_rows)
+        let mut ends = self.pieces.iter().take(num_pieces).map(|piece| piece.first() + piece.num_rows());
+        ends.next_back().unwrap_or(self.num_rows)
     }
 
     /// The questions from where the last call ended to those before row `end`.

@@ -222,7 +222,7 @@ fn threads_do_not_change_a_bit_of_large_passes() {
     let prompts: Vec<Vec<u32>> = (0..3).map(|group| (0..50).map(|at| (group * 997 + at * 31) % 50_000).collect()).collect();
     let completions: Vec<Vec<u32>> =
         (0..9).map(|row| (0..40 + row).map(|at| (row * 7_919 + at * 101) % 50_000).collect()).collect();
-    let old_logprobs = vec![-10.0f32; 50];
+    let old_logprobs = [-10.0f32; 50];
     let samples: Vec<GrpoSample<'_>> = completions
         .iter()
         .enumerate()

@@ -132,7 +132,7 @@ fn blocks(segment: &Segment, positions: usize) -> impl Iterator<Item = Block> {
     segment.rows.clone().step_by(positions).map(move |start| {
         let end = (start + positions).min(segment.rows.end);
         let (mut seen, mut column) = (Vec::with_capacity(segment.past.len() + 1), 0);
-        for rows in segment.past.iter().cloned().chain([segment.rows.start..end]) {
+        for rows in segment.past.iter().cloned().chain(std::iter::once(segment.rows.start..end)) {
             let length = rows.len();
             seen.push((column, rows));
             column += length;

@@ -82,7 +82,8 @@ class Killer:
         end = time.monotonic() + 600
         submitted = 0.0
         while True:
-            assert time.monotonic() < end, "the iteration does not end"
+            if time.monotonic() > end:
+                raise AssertionError(f"the iteration does not end: {done.returncode} {done.stdout}{done.stderr}")
             done = subprocess.run(self.command(run, "slurm", "status"), cwd=ROOT, env=self.cluster.env, capture_output=True, text=True)
             is_complete = "19 of 19" in done.stdout
             if is_complete:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import shutil
 import signal
 import socket
@@ -66,7 +67,7 @@ def install() -> None:
             sys.exit(f"error: cannot install slurm-wlm: {done.stderr.strip()[-500:]}\nhint: these tests need root on a machine with apt, or Slurm itself")
 
 
-def wait_for(what: str, is_so: Callable[[], bool], seconds: float = 90.0) -> None:
+def wait_for(what: str, is_so: Callable[[], bool], seconds: float = 180.0) -> None:
     end = time.monotonic() + seconds
     while not is_so():
         if time.monotonic() > end:
@@ -158,7 +159,12 @@ class Cluster:
         """Job, index, state, reason and name of everything that is queued."""
         return [line.split("|") for line in self.ask("squeue", "-h", "-r", "-o", "%F|%K|%T|%r|%j").splitlines()]
 
-    def wait_until_empty(self, seconds: float = 240.0) -> None:
+    def restarts(self, job: str, index: int) -> int:
+        """How often a task of an array was queued again."""
+        found = re.search(r"Restarts=(\d+)", self.ask("scontrol", "show", "job", "-o", f"{job}_{index}"))
+        return int(found[1]) if found else 0
+
+    def wait_until_empty(self, seconds: float = 400.0) -> None:
         wait_for("an empty queue", lambda: not self.tasks(), seconds)
 
     def just(self, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -182,9 +188,10 @@ def differences(run: Path, reference: Path) -> list[str]:
 
 
 def wrappers(folder: Path, binaries: Path) -> None:
-    """A folder of stages that a test can slow down or break: each does what its file in `folder/orders` says, once or always, then runs the real one.
+    """A folder of stages that a test can hold or break: each does what its file in `folder/orders` says, then runs the real one.
 
-    `orders/STAGE-SHARD`: `sleep SECONDS`, dealt with once (it answers a signal as a stage does, with 75), or `fail CODE`, until the file is gone.
+    `orders/STAGE-SHARD`: `hold`, obeyed once, until there is `orders/STAGE-SHARD.go` (it answers a signal as a stage does, with 75), or `fail CODE`, until
+    the file is gone.
     """
     orders = folder / "orders"
     orders.mkdir(parents=True)
@@ -196,11 +203,11 @@ def wrappers(folder: Path, binaries: Path) -> None:
             "#!/usr/bin/env bash\n"
             f'order={orders}/{binary.name}-"${{SLURM_ARRAY_TASK_ID:-0}}"\n'
             'if [[ -f $order ]]; then\n'
-            '    read -r what number < "$order"\n'
-            '    if [[ $what == fail ]]; then echo "error: made to fail" >&2; exit "$number"; fi\n'
+            '    read -r what code < "$order"\n'
+            '    if [[ $what == fail ]]; then echo "error: made to fail" >&2; exit "$code"; fi\n'
             '    mv "$order" "$order.taken" || exit 1\n'
             "    trap 'exit 75' TERM USR1\n"
-            '    sleep "$number" & wait $!\n'
+            '    until [[ -e $order.go ]]; do sleep 0.1 & wait $!; done\n'
             "    trap - TERM USR1\n"
             "fi\n"
             f'exec {binary} "$@"\n'

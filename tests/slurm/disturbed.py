@@ -39,8 +39,10 @@ class Test:
         assert expect is None or done.returncode == expect, f"`just {' '.join(arguments)}` ended with {done.returncode}:\n{text}"
         return text
 
-    def order(self, stage: str, shard: int, what: str) -> Path:
+    def order(self, stage: str, shard: int, what: str = "hold") -> Path:
+        """What the next task of a stage does before its work: it is held until `let_go`, or fails."""
         path = self.orders / f"{stage}-{shard}"
+        path.with_suffix(".go").unlink(missing_ok=True)
         path.write_text(what + "\n")
         return path
 
@@ -56,8 +58,12 @@ class Test:
             except OSError:
                 continue
             if f"{self.wrapped}/{stage}" in command and environ.get("SLURM_ARRAY_TASK_ID", "0") == shard:
-                return {"pid": process.name, "node": environ["SLURMD_NODENAME"], "job": environ["SLURM_JOB_ID"]}
+                job = environ["SLURM_JOB_ID"]
+                return {"pid": process.name, "node": environ["SLURMD_NODENAME"], "job": job, "array": environ.get("SLURM_ARRAY_JOB_ID", job)}
         raise AssertionError(f"no process of {order.name} is at work")
+
+    def let_go(self, order: Path) -> None:
+        order.with_suffix(".go").touch()
 
     def told(self, what: str, is_so: bool, detail: str = "") -> None:
         print(f"{'OK    ' if is_so else 'FAILED'}  {time.monotonic() - self.started:5.0f} s  {what}", flush=True)
@@ -89,23 +95,26 @@ def undisturbed(test: Test) -> Path:
 def gradients_are_shared(test: Test, local: Path) -> None:
     """The same with two tasks for each gradient; beside it a run that is given up."""
     run, other = test.folder / "shared", test.folder / "given-up"
-    order = test.order("eval", 0, "sleep 60")
+    order, later = test.order("eval", 0), test.order("label-probe", 0)
     test.just("slurm", "loop", "1", run=other)
     test.task_at_work(order)
-    test.just("gradients=2", "slurm", "loop", "1", run=run, binaries=test.binaries)
+    test.just("gradients=2", "slurm", "loop", "1", run=run)
     num_tasks = len(test.cluster.tasks())
     text = test.just("slurm", "cancel", run=other)
     wait_for("the end of the jobs of the run given up", lambda: "  waiting" not in test.just("slurm", "status", run=other, expect=None))
     is_alone = 0 < len(test.cluster.tasks()) < num_tasks
+    test.task_at_work(later)
+    test.let_go(later)
     test.cluster.wait_until_empty()
-    text += test.just("slurm", "status", run=run, binaries=test.binaries)
+    text += test.just("slurm", "status", run=run)
     test.told("a run is cancelled, and the one beside it goes on", is_alone and "cancelled 19 jobs" in text, text)
     changed = differences(run, local)
     test.told("two tasks for each gradient: the files of one process", "23 of 23" in text and not changed, text + str(changed))
 
 
-def a_task_is_killed(test: Test) -> None:
-    order = test.order("solve-sample", 1, "sleep 60")
+def a_task_is_killed(test: Test) -> Path:
+    """Ends with one shard that failed and another that is held."""
+    order = test.order("solve-sample", 1)
     test.just("slurm", "loop", "1")
     task = test.task_at_work(order)
     again = test.just("slurm", "loop", "1")
@@ -117,7 +126,7 @@ def a_task_is_killed(test: Test) -> None:
     text = test.just("slurm", "logs")
     test.told("its log is shown", "solve-sample" in text and "exit code 137" in text, text)
     # For later: one shard will fail while another is at work.
-    failing, slow = test.order("vote-label", 0, "fail 1"), test.order("vote-label", 2, "sleep 8")
+    failing, slow = test.order("vote-label", 0, "fail 1"), test.order("vote-label", 2)
     text = test.just("slurm", "loop", "1")
     record = (test.run / "slurm/jobs.jsonl").read_text()
     test.told("submitted again, it is the missing shard alone", '"shards": [1]' in record, record)
@@ -127,24 +136,27 @@ def a_task_is_killed(test: Test) -> None:
     is_beside = Path(f"/proc/{task['pid']}").exists()
     test.told("a shard that fails is told while another is at work", "1 of 3 shards done: shard 0" in text and is_beside, text)
     failing.unlink()
+    return slow
 
 
-def a_node_is_lost(test: Test) -> None:
-    order = test.order("filter", 0, "sleep 20")
+def a_node_is_lost(test: Test, held: Path) -> None:
+    order = test.order("filter", 0)
     # For later: the run goes on from here by itself.
-    limit, preempted = test.order("eval", 2, "sleep 300"), test.order("eval", 1, "sleep 300")
+    limit, preempted = test.order("eval", 2), test.order("eval", 1)
     test.just("slurm", "loop", "1")
+    test.let_go(held)
     task = test.task_at_work(order)
     test.told("submitted again while another shard is at work, the run goes on with both", True)
     node = task["node"]
     test.cluster.kill_daemon(f"slurmd-{node}")
     test.cluster.ask("scontrol", "update", f"node={node}", "state=down", "reason=lost")
     # The task itself goes on: it will write the same files as the one that takes its place.
-    test.told(f"a node is lost, its orphan goes on", Path(f"/proc/{task['pid']}").exists())
-    wait_for("the stage after the lost one", lambda: any(name == "1-solver-1-solve-sample" and state != "PENDING" for _, _, state, _, name in test.cluster.tasks()))
-    manifest = next(test.run.glob("iter-001/curriculum/filter/manifest-*.json"))
-    test.told("another node takes its place", Path(f"/proc/{task['pid']}").exists() and manifest.exists())
-    wait_for("the end of the orphan", lambda: not Path(f"/proc/{task['pid']}").exists(), 60)
+    test.told("a node is lost, its orphan goes on", Path(f"/proc/{task['pid']}").exists())
+    phase = test.run / "iter-001"
+    wait_for("the stage after the lost one", lambda: any(phase.glob("solver/step-01/solve-sample/manifest-*.json")))
+    test.told("another node takes its place", Path(f"/proc/{task['pid']}").exists() and any(phase.glob("curriculum/filter/manifest-*.json")))
+    test.let_go(order)
+    wait_for("the end of the orphan", lambda: not Path(f"/proc/{task['pid']}").exists())
     test.cluster.start_node(node)
     test.cluster.ask("scontrol", "update", f"node={node}", "state=resume")
     a_time_limit_and_a_preemption(test, limit, preempted)
@@ -152,14 +164,14 @@ def a_node_is_lost(test: Test) -> None:
 
 def a_time_limit_and_a_preemption(test: Test, limit: Path, preempted: Path) -> None:
     task = test.task_at_work(limit)
-    test.task_at_work(preempted)
+    beside = test.task_at_work(preempted)
     test.cluster.ask("scontrol", "update", f"JobId={task['job']}", "TimeLimit=1")
-    wait_for("the task to be told of its time limit", lambda: any(job and state == "PENDING" and index == "2" for job, index, state, _, _ in test.cluster.tasks()), 120)
+    wait_for("the task to be told of its time limit", lambda: test.cluster.restarts(task["array"], 2) > 0)
     test.told("a task that reaches its time limit is told before, exits with 75 and is queued again", True)
     script = test.folder / "urgent.bash"
     script.write_text("#!/bin/bash\nsleep 3\n")
     test.cluster.ask("sbatch", "-p", "urgent", "--exclusive", "--nodes=3", "-o", "/dev/null", str(script))
-    wait_for("the preemption", lambda: any(state == "PENDING" and index == "1" for _, index, state, _, _ in test.cluster.tasks()))
+    wait_for("the preemption", lambda: test.cluster.restarts(beside["array"], 1) > 0)
     test.told("a preempted task is queued again", True)
     test.cluster.wait_until_empty()
 
@@ -174,8 +186,7 @@ def main() -> int:
         try:
             local = undisturbed(test)
             gradients_are_shared(test, local)
-            a_task_is_killed(test)
-            a_node_is_lost(test)
+            a_node_is_lost(test, a_task_is_killed(test))
             text = test.just("slurm", "status")
             test.told("the disturbed run is complete", "19 of 19" in text, text)
             changed = differences(test.run, local)

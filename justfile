@@ -19,7 +19,7 @@ import 'pipelines/cluster.just'
 # Every number of a run: pipelines/profiles/NAME.toml
 profile := "tiny"
 
-# Where the run lives. One run directory holds one profile and one seed.
+# Where the run lives: a folder, or a URL (s3://BUCKET/RUN, gs://, az://, file://). One run directory holds one profile and one seed.
 run := "data/runs" / profile
 
 # Keys of the profile to replace, split by `;`, for example "seed=2;solver.grpo.kl_coef=0"
@@ -60,7 +60,7 @@ export RZERO_SERVED_MODEL := model
 export RZERO_JUST := just_executable()
 
 # Tests say themselves which run they mean.
-without_run := "env -u RZERO_RUN -u RZERO_PROFILE -u RZERO_SET -u RZERO_THREADS -u RZERO_DEVICE -u RZERO_ROOT -u RZERO_BACKEND -u RZERO_URL -u RZERO_SERVED_MODEL -u RZERO_LOG -u RZERO_INDEX_BASE -u SHARD_INDEX -u NUM_SHARDS -u RUST_LOG"
+without_run := "env -u RZERO_RUN -u RZERO_PROFILE -u RZERO_SET -u RZERO_THREADS -u RZERO_DEVICE -u RZERO_ROOT -u RZERO_MIRRORS -u RZERO_BACKEND -u RZERO_URL -u RZERO_SERVED_MODEL -u RZERO_LOG -u RZERO_INDEX_BASE -u SHARD_INDEX -u NUM_SHARDS -u RUST_LOG"
 
 # This program once more, with the same variables.
 again := quote(just_executable()) + " --justfile " + quote(justfile()) + " profile=" + quote(profile) + " run=" + quote(run) + " set=" + quote(set) + " shards=" + quote(shards) + " gradients=" + quote(gradients) + " backend=" + quote(backend) + " url=" + quote(url) + " model=" + quote(model) + " threads=" + quote(threads) + " bin=" + quote(bin)
@@ -73,7 +73,7 @@ default:
 # Build every binary
 [group('begin here')]
 setup:
-    cargo build --release --workspace --bins --examples
+    cargo build --release --workspace --bins --examples{{ if run =~ '://' { ' --features rzero-stages/stores' } else { '' } }}
 
 # (There are no examples. Asking for them makes cargo choose the features of dependencies as it does for tests, so that `setup`
 # and `test` share every compiled crate.)
@@ -82,6 +82,11 @@ setup:
 [group('work on the code')]
 test *flags:
     {{ without_run }} cargo test --release --workspace --lib --test '*' {{ flags }}
+
+# The tests of runs in object stores: on a folder, then on a server that speaks S3 (installs moto's)
+[group('work on the code')]
+test-stores:
+    {{ without_run }} RZERO_JUST={{ quote(just_executable()) }} bash pipelines/test-stores
 
 # Whether the path of a CUDA device compiles; fetches NVIDIA's compiler where there is none
 [group('work on the code')]

@@ -93,9 +93,14 @@ profile_get() {
     "$RZERO_BIN/profile-get" "$@"
 }
 
-# One word that changes whenever a stage under this folder finishes.
+# One word that changes whenever a stage under this folder finishes. Of a run in an object store that is to be seen in its mirror.
 manifests_under() {
-    [[ ! -d $1 ]] || find "$1" -name 'manifest-*.json' -exec cksum {} + | sort | cksum
+    local folder=$1
+    if [[ $1 == *://* ]]; then
+        folder=${1/:\/\//\/}
+        folder=${RZERO_MIRRORS:-${TMPDIR:-/tmp}/rzero-mirror}/${folder/#file\/\//file\/}
+    fi
+    [[ ! -d $folder ]] || find "$folder" -name 'manifest-*.json' -exec cksum {} + | sort | cksum
 }
 
 # begin_phase ITERATION PHASE ... end_phase: one line with the seconds, unless all of it was there already.

@@ -9,7 +9,16 @@ pub(crate) fn just() -> Command {
     let mut command = Command::new(program);
     let binaries = Path::new(env!("CARGO_BIN_EXE_profile-get")).parent().expect("a binary lies in a folder");
     command.current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/../..")).arg(format!("bin={}", binaries.display()));
-    let ours = ["RZERO_RUN", "RZERO_PROFILE", "RZERO_SET", "RZERO_THREADS", "RZERO_ROOT", "RZERO_LOG", "RZERO_INDEX_BASE"];
+    let ours = [
+        "RZERO_RUN",
+        "RZERO_PROFILE",
+        "RZERO_SET",
+        "RZERO_THREADS",
+        "RZERO_ROOT",
+        "RZERO_MIRRORS",
+        "RZERO_LOG",
+        "RZERO_INDEX_BASE",
+    ];
     for variable in ours.into_iter().chain([
         "RZERO_DEVICE",
         "RZERO_BACKEND",

@@ -8,6 +8,7 @@
 //! | `remote.rs` | completions by a server: rows, retries, resuming, hostile replies |
 //! | `schedulers.rs` | jobs for Kubernetes, AWS Batch, PBS and LSF, as `just render-job` prints them |
 //! | `shared_step.rs` | a training step shared among processes: the same bytes, and what becomes of missing or foreign parts |
+//! | `stores.rs` | runs in object stores: the same bytes, two writers, machines that are lost |
 //! | `at_size.rs` | what large models need: adapters, 16-bit checkpoints, less memory and how much of it |
 //! | `accelerator.rs` | the path of an accelerator, on the CPU, against the CPU's own |
 //! | `hostile_model.rs` | what becomes of a model that writes nonsense |
@@ -32,5 +33,7 @@ mod just;
 mod remote;
 mod schedulers;
 mod shared_step;
+#[cfg(feature = "stores")]
+mod stores;
 mod tidy;
 mod whole_run;

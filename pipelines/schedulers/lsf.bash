@@ -9,7 +9,7 @@
 #BSUB -wa USR1 -wt @{warning_minutes}
 #BSUB -r
 #BSUB -Q 75
-#BSUB -o @{run}/lsf-%J-%I.log
+#BSUB -o @{logs}/lsf-%J-%I.log
 cd @{root} || exit 1
 export SHARD_INDEX="${LSB_JOBINDEX:-1}" RZERO_INDEX_BASE=1 NUM_SHARDS=@{shards}
 exec @{command}

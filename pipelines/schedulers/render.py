@@ -53,8 +53,10 @@ def main() -> int:
     is_served = stage in SAMPLING_STAGES and os.environ["RZERO_BACKEND"] != "engine"
     asked["gpus"] *= not is_served
     shards = max(1, int(os.environ[CUT_BY[stage]])) if stage in CUT_BY else 1
-    run = Path(os.path.abspath(os.environ["RZERO_RUN"]))
-    command = [os.path.abspath(f"{os.environ['RZERO_BIN']}/{stage}"), "--run", str(run), "--profile", os.path.abspath(os.environ["RZERO_PROFILE"])]
+    run = os.environ["RZERO_RUN"]
+    is_url = "://" in run
+    run = run if is_url else os.path.abspath(run)
+    command = [os.path.abspath(f"{os.environ['RZERO_BIN']}/{stage}"), "--run", run, "--profile", os.path.abspath(os.environ["RZERO_PROFILE"])]
     command += ["--iteration", iteration, "--phase", phase] + (["--step", step[0]] if step else [])
     command += [word for setting in os.environ.get("RZERO_SET", "").split(";") if setting for word in ("--set", setting)]
     command += ["--threads", str(asked["cpus"])] + (["--device", "cuda"] if asked["gpus"] else [])
@@ -86,7 +88,8 @@ def main() -> int:
         "claim": os.environ.get("RZERO_CLAIM", "rzero"),
         "definition": os.environ.get("RZERO_JOB_DEFINITION", "rzero"),
         "root": ROOT,
-        "run": run,
+        # A store takes no logs of a scheduler.
+        "logs": "." if is_url else run,
         "command": shlex.join(command),
         "command_json": json.dumps(command),
     }

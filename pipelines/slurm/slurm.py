@@ -406,6 +406,9 @@ def main() -> int:
     actions.add_parser("logs").add_argument("word", nargs="?", default="")
     actions.add_parser("cancel")
     args = parser.parse_args()
+    if "://" in os.environ["RZERO_RUN"]:
+        hint = "name a folder that all nodes see; single stages work on a store, by --run or `just render-job`"
+        fail(f"{os.environ['RZERO_RUN']} lies in an object store, and the chain keeps its jobs and logs in the run directory", hint, 2)
     os.chdir(ROOT)
     if args.action in ("iterate", "loop"):
         return loop(args.iterations)

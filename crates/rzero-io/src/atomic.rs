@@ -86,6 +86,12 @@ impl AtomicFile {
         })
     }
 
+    /// blake3 of what was written so far, hexadecimal.
+    #[must_use]
+    pub fn digest(&self) -> String {
+        self.hasher.finalize().to_hex().to_string()
+    }
+
     /// Publishes the file, replacing one of the same name.
     ///
     /// # Errors

@@ -203,6 +203,24 @@ pub enum IoError {
         /// Rows found.
         actual: u64,
     },
+    /// An object store, or what leads to it, that will refuse again.
+    #[error("{url} cannot be used: {problem}")]
+    StoreRefused {
+        /// The run, or the object.
+        url: String,
+        /// What is wrong.
+        problem: String,
+        /// What to do about it.
+        hint: String,
+    },
+    /// An object store that failed and may not fail again.
+    #[error("the store of {url} failed: {problem}")]
+    StoreFailed {
+        /// The object.
+        url: String,
+        /// What it said.
+        problem: String,
+    },
     /// A stage's output has no such table.
     #[error("the output of {stage} in {} has no table `{table}`", folder.display())]
     NoTable {
@@ -224,6 +242,10 @@ pub enum Blame {
     Input,
     /// An output is there that was made from something else.
     Conflict,
+    /// Flags, environment or the way to a store are wrong.
+    Usage,
+    /// Something outside that may pass.
+    Passing,
 }
 
 impl IoError {
@@ -240,6 +262,8 @@ impl IoError {
             Self::File { action: "read" | "open", source, .. } if source.kind() == std::io::ErrorKind::NotFound => Blame::Input,
             Self::File { .. } | Self::Encode { .. } => Blame::Internal,
             Self::AlreadyExists { .. } => Blame::Conflict,
+            Self::StoreRefused { .. } => Blame::Usage,
+            Self::StoreFailed { .. } => Blame::Passing,
             _ => Blame::Input,
         }
     }
@@ -284,6 +308,8 @@ impl IoError {
             Self::ShardsDisagree { command, .. } => {
                 format!("rerun every shard from the same inputs, first: {command} --overwrite")
             }
+            Self::StoreRefused { hint, .. } => hint.clone(),
+            Self::StoreFailed { .. } => "nothing was lost; run the same command again once the store answers".to_owned(),
             Self::NoTable { .. } => "rerun the stage with this build".to_owned(),
         };
         Some(hint)

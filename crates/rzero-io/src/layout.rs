@@ -10,10 +10,12 @@
 //! ```
 
 use crate::error::IoError;
+use crate::store::RunStore;
 use rzero_schema::ids::Place;
 use rzero_schema::vocab::{Phase, Stage};
 use std::fmt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// Name of every checkpoint folder of a run.
 pub const CHECKPOINT: &str = "checkpoint";
@@ -38,16 +40,29 @@ impl fmt::Display for Shard {
     }
 }
 
-/// The paths of one run.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// The paths of one run. Where the run lies in an object store, they are those of its mirror.
+#[derive(Debug, Clone)]
 pub struct RunLayout {
     root: PathBuf,
+    store: Option<Arc<RunStore>>,
 }
 
 impl RunLayout {
     /// The layout of the run in `root`.
     pub fn new(root: impl Into<PathBuf>) -> Self {
-        Self { root: root.into() }
+        Self { root: root.into(), store: None }
+    }
+
+    /// The layout of a run that lies in an object store and is worked on in `mirror`.
+    #[must_use]
+    pub fn of_store(mirror: impl Into<PathBuf>, store: RunStore) -> Self {
+        Self { root: mirror.into(), store: Some(Arc::new(store)) }
+    }
+
+    /// The object store that the run lies in; `None` where it lies in a folder.
+    #[must_use]
+    pub fn store(&self) -> Option<&RunStore> {
+        self.store.as_deref()
     }
 
     /// The run directory.
@@ -67,11 +82,15 @@ impl RunLayout {
     /// # Errors
     /// When the run directory cannot be read.
     pub fn iterations(&self) -> Result<Vec<u32>, IoError> {
-        let mut numbers = Vec::new();
-        for entry in std::fs::read_dir(&self.root).map_err(IoError::file("read", &self.root))? {
-            let name = entry.map_err(IoError::file("read", &self.root))?.file_name();
-            numbers.extend(name.to_string_lossy().strip_prefix("iter-").and_then(|number| number.parse::<u32>().ok()));
-        }
+        let names = match &self.store {
+            Some(store) => store.list("")?.1,
+            None => {
+                let entries = std::fs::read_dir(&self.root).map_err(IoError::file("read", &self.root))?;
+                let name = |entry: std::io::Result<std::fs::DirEntry>| Ok(entry?.file_name().to_string_lossy().into_owned());
+                entries.map(name).collect::<std::io::Result<_>>().map_err(IoError::file("read", &self.root))?
+            }
+        };
+        let mut numbers: Vec<u32> = names.iter().filter_map(|name| name.strip_prefix("iter-")?.parse().ok()).collect();
         numbers.sort_unstable();
         Ok(numbers)
     }

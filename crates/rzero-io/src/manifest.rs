@@ -80,9 +80,13 @@ pub fn write_manifest_after(layout: &RunLayout, path: &Path, manifest: &Manifest
 /// # Errors
 /// [`IoError::TornManifest`] when it is no JSON, as one that is empty or cut short; else when it is no manifest, has another version, or was edited.
 pub fn read_manifest(path: &Path) -> Result<Manifest> {
+    parse_manifest(path, &std::fs::read(path).map_err(IoError::file("read", path))?)
+}
+
+/// The same for bytes that were read from `path`.
+pub(crate) fn parse_manifest(path: &Path, bytes: &[u8]) -> Result<Manifest> {
     let refuse = |problem: String| IoError::Record { path: path.to_owned(), problem };
-    let bytes = std::fs::read(path).map_err(IoError::file("read", path))?;
-    let value: serde_json::Value = serde_json::from_slice(&bytes)
+    let value: serde_json::Value = serde_json::from_slice(bytes)
         .map_err(|error| IoError::TornManifest { path: path.to_owned(), problem: error.to_string() })?;
     match value.get("manifest_version").and_then(serde_json::Value::as_u64) {
         Some(version) if version == u64::from(MANIFEST_VERSION) => {}

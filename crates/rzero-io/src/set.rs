@@ -5,7 +5,7 @@
 
 use crate::atomic::digest_file;
 use crate::error::{IoError, Result};
-use crate::layout::{RunLayout, Shard, command, shard_of_manifest};
+use crate::layout::{RunLayout, Shard, shard_of_manifest};
 use crate::manifest::read_manifest;
 use crate::reader::{TableStream, read_table, stream_table};
 use crate::scan::{Piece, pieces};
@@ -33,8 +33,8 @@ impl StageOutput {
     /// a file is missing or has another size than its manifest says.
     pub fn open(layout: &RunLayout, stage: Stage, place: Place) -> Result<Self> {
         let shards = finished_shards(layout, stage, place)?;
-        let folder = layout.stage_folder(stage, place);
-        let command = command(layout.root(), stage, place);
+        let folder = layout.shown(&layout.stage_folder(stage, place));
+        let command = layout.command(stage, place);
         let counts: Vec<u32> = shards.iter().map(|shard| shard.num).collect::<BTreeSet<_>>().into_iter().collect();
         let num_shards = match counts.as_slice() {
             [] => return Err(IoError::NoOutput { stage: stage.as_str(), folder, command }),
@@ -47,12 +47,16 @@ impl StageOutput {
             let command = format!("{command} --num-shards {num_shards}");
             return Err(IoError::MissingShards { stage: stage.as_str(), folder, missing, num_shards, command });
         }
+        layout.refresh_manifests(stage, place, &shards)?;
         let mut manifests = Vec::new();
         for shard in shards {
             let path = layout.manifest(stage, place, shard);
             let manifest = read_manifest(&path)?;
             check_identity(&path, &manifest, stage, place, shard)?;
-            check_sizes(layout, &path, &manifest)?;
+            // Of a run in a store, each file is held against its digest when it is brought.
+            if layout.store().is_none() {
+                check_sizes(layout, &path, &manifest)?;
+            }
             manifests.push(manifest);
         }
         for manifest in &manifests[1..] {
@@ -89,12 +93,41 @@ impl StageOutput {
         self.manifests.iter().flat_map(|manifest| manifest.outputs.iter().cloned()).collect()
     }
 
-    /// The files of one table, in shard order.
+    /// The files of one table, in shard order, as they lie on this machine.
     ///
     /// # Errors
-    /// When the output has no such table.
+    /// When the output has no such table, or a file cannot be brought from the run's store.
     pub fn parts<T: Table>(&self) -> Result<Vec<PathBuf>> {
-        Ok(self.records::<T>()?.into_iter().map(|record| self.layout.absolute(&record.path)).collect())
+        self.records::<T>()?.into_iter().map(|record| self.bring(record)).collect()
+    }
+
+    /// Brings the files below a path of the run, or the one at it, to this machine, where the run lies in a store.
+    ///
+    /// # Errors
+    /// When one cannot be brought, or has other bytes in the store than its manifest says.
+    pub fn bring_below(&self, path: &Path) -> Result<()> {
+        let records = self.manifests.iter().flat_map(|manifest| &manifest.outputs);
+        records
+            .filter(|record| self.layout.absolute(&record.path).starts_with(path))
+            .try_for_each(|record| self.bring(record).map(drop))
+    }
+
+    /// Where a file lies on this machine, brought there if the run lies in a store.
+    fn bring(&self, record: &FileRecord) -> Result<PathBuf> {
+        match self.layout.store() {
+            Some(store) => store.bring(record),
+            None => Ok(self.layout.absolute(&record.path)),
+        }
+    }
+
+    /// Where a file with the bytes that its manifest says lies on this machine.
+    fn checked(&self, record: &FileRecord) -> Result<PathBuf> {
+        let path = self.bring(record)?;
+        // What was brought was held against its digest.
+        if self.layout.store().is_none() {
+            check_digest(&path, record)?;
+        }
+        Ok(path)
     }
 
     /// All rows of a table, in shard order.
@@ -104,8 +137,7 @@ impl StageOutput {
     pub fn read<T: Table>(&self) -> Result<Vec<T>> {
         let mut rows = Vec::new();
         for record in self.records::<T>()? {
-            let path = self.layout.absolute(&record.path);
-            check_digest(&path, record)?;
+            let path = self.checked(record)?;
             let mut part = read_table::<T>(&path)?;
             check_rows(&path, record, part.len() as u64)?;
             rows.append(&mut part);
@@ -121,7 +153,7 @@ impl StageOutput {
         let records = self.records::<T>()?;
         let streams = records.into_iter().map(move |record| {
             let path = self.layout.absolute(&record.path);
-            match check_digest(&path, record).and_then(|()| stream_table::<T>(&path, batch_rows)) {
+            match self.checked(record).and_then(|path| stream_table::<T>(&path, batch_rows)) {
                 Ok(stream) => CountedStream { stream: Some(stream), path, record, num_rows: 0, error: None },
                 Err(error) => CountedStream { stream: None, path, record, num_rows: 0, error: Some(error) },
             }
@@ -147,12 +179,12 @@ impl StageOutput {
         let mut all = Vec::new();
         let mut num_before = 0;
         for record in self.records::<T>()? {
-            let path = self.layout.absolute(&record.path);
+            let path = self.bring(record)?;
             // A footer that is damaged can look like another: what follows from it holds only once the digest is checked.
             let part = pieces::<T>(&path, columns, num_before);
             let wanted = |part: &Vec<Piece<T>>| part.iter().any(&is_wanted);
             if part.as_ref().map_or(true, wanted) {
-                check_digest(&path, record)?;
+                self.checked(record)?;
             }
             let part = part?;
             let num_rows = part.iter().map(Piece::num_rows).sum();
@@ -177,7 +209,7 @@ impl StageOutput {
     /// Names the first file whose bytes are not those that were written.
     pub fn verify_digests(&self) -> Result<()> {
         for record in self.manifests.iter().flat_map(|manifest| &manifest.outputs) {
-            check_digest(&self.layout.absolute(&record.path), record)?;
+            self.checked(record)?;
         }
         Ok(())
     }
@@ -187,7 +219,7 @@ impl StageOutput {
         let records: Vec<&FileRecord> =
             self.manifests.iter().flat_map(|manifest| manifest.outputs.iter().filter(is_table)).collect();
         if records.is_empty() {
-            let folder = self.layout.stage_folder(self.stage, self.place);
+            let folder = self.layout.shown(&self.layout.stage_folder(self.stage, self.place));
             return Err(IoError::NoTable { stage: self.stage.as_str(), folder, table: T::NAME });
         }
         Ok(records)
@@ -200,20 +232,28 @@ impl StageOutput {
 /// When the folder is there and cannot be read.
 pub fn finished_shards(layout: &RunLayout, stage: Stage, place: Place) -> Result<Vec<Shard>> {
     let folder = layout.stage_folder(stage, place);
-    let entries = match std::fs::read_dir(&folder) {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
-        entries => entries.map_err(IoError::file("read", &folder))?,
+    let mut shards = match layout.store() {
+        Some(store) => store.finished_shards(&layout.relative(&folder).unwrap_or_default())?,
+        None => shards_in(&folder)?,
     };
-    let mut shards = Vec::new();
-    for entry in entries {
-        let entry = entry.map_err(IoError::file("read", &folder))?;
-        shards.extend(shard_of_manifest(&entry.file_name().to_string_lossy()));
-    }
     shards.sort_by_key(|shard| (shard.num, shard.index));
     Ok(shards)
 }
 
-/// Checks that every file which a manifest lists is there with the right size.
+fn shards_in(folder: &Path) -> Result<Vec<Shard>> {
+    let entries = match std::fs::read_dir(folder) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries.map_err(IoError::file("read", folder))?,
+    };
+    let mut shards = Vec::new();
+    for entry in entries {
+        let entry = entry.map_err(IoError::file("read", folder))?;
+        shards.extend(shard_of_manifest(&entry.file_name().to_string_lossy()));
+    }
+    Ok(shards)
+}
+
+/// Checks that every file which a manifest lists is on this machine with the right size.
 ///
 /// # Errors
 /// Names the first that is not.

@@ -166,6 +166,7 @@ fn context(args: &Args, run: &Path, stage: Stage) -> StageContext {
         shard_index: None,
         num_shards: 1,
         index_base: 0,
+        mirrors: Default::default(),
         threads: Some(args.threads),
         device: DeviceChoice::Cpu,
         project_root: Some(root),

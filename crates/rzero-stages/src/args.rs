@@ -1,6 +1,7 @@
 //! What is typed: the flags that every stage shares. Nothing is derived here; [`crate::context`] does that once.
 
 use crate::device::DeviceChoice;
+use crate::run_dir::MirrorArgs;
 use clap::Args;
 use rzero_schema::vocab::Phase;
 use std::path::PathBuf;
@@ -9,9 +10,13 @@ use std::path::PathBuf;
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Where")]
 pub struct CommonArgs {
-    /// Run directory: everything a run reads and writes lies below it
+    /// Run directory, or its URL in an object store (s3://, gs://, az://, file://): everything a run reads and writes lies below it
     #[arg(long, env = "RZERO_RUN", value_name = "DIR")]
     pub run: PathBuf,
+
+    /// Where a run in an object store is worked on.
+    #[command(flatten)]
+    pub mirrors: MirrorArgs,
 
     /// Profile with every number of the run; left out, the one that the run began with
     #[arg(long, env = "RZERO_PROFILE", value_name = "FILE")]

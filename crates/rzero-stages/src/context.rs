@@ -5,6 +5,7 @@ use crate::console::{Verbosity, start_log};
 use crate::device::DeviceChoice;
 use crate::exit::StageFailure;
 use crate::interrupt::Interrupt;
+use crate::run_dir::absolute;
 use crate::run_record::RunRecord;
 use crate::units::shard_rows;
 use anyhow::Context;
@@ -64,7 +65,7 @@ impl StageContext {
             (false, true) => Verbosity::Verbose,
             (false, false) => Verbosity::Normal,
         });
-        let layout = RunLayout::new(absolute(&args.run)?);
+        let layout = args.mirrors.layout_of(&args.run)?;
         let overrides: Vec<String> =
             args.overrides.iter().map(|text| text.trim().to_owned()).filter(|text| !text.is_empty()).collect();
         let profile = resolve_profile(&layout, args.profile.as_deref(), &overrides)?;
@@ -176,10 +177,6 @@ pub fn build() -> Build {
     }
 }
 
-fn absolute(path: &Path) -> anyhow::Result<PathBuf> {
-    std::path::absolute(path).with_context(|| format!("cannot use path {}", path.display()))
-}
-
 fn resolve_profile(layout: &RunLayout, path: Option<&Path>, overrides: &[String]) -> anyhow::Result<Profile> {
     let (text, source) = match path {
         Some(path) => {
@@ -191,7 +188,7 @@ fn resolve_profile(layout: &RunLayout, path: Option<&Path>, overrides: &[String]
         }
         None => {
             let Some(record) = RunRecord::read(layout)? else {
-                let message = format!("no profile was given, and {} holds no run yet", layout.root().display());
+                let message = format!("no profile was given, and {} holds no run yet", layout.shown(layout.root()).display());
                 return Err(StageFailure::usage(message)
                     .hint("name one of pipelines/profiles with --profile or RZERO_PROFILE")
                     .into());
@@ -200,7 +197,7 @@ fn resolve_profile(layout: &RunLayout, path: Option<&Path>, overrides: &[String]
                 return Ok(record.profile);
             }
             let text = toml::to_string(&record.profile).context("cannot write the run's profile as toml")?;
-            (text, layout.run_record())
+            (text, layout.shown(&layout.run_record()))
         }
     };
     Profile::from_toml(&text, overrides).with_context(|| format!("cannot use profile {}", source.display()))

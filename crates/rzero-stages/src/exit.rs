@@ -116,6 +116,8 @@ pub fn exit_of(error: &anyhow::Error) -> StageExit {
                 Blame::Internal => StageExit::Internal,
                 Blame::Input => StageExit::Input,
                 Blame::Conflict => StageExit::Conflict,
+                Blame::Usage => StageExit::Usage,
+                Blame::Passing => StageExit::Interrupted,
             })
         } else if cause.is::<ProfileError>() {
             Some(StageExit::Usage)

@@ -11,7 +11,7 @@ use crate::outputs::StageOutputs;
 use crate::run_record::RunRecord;
 use rzero_io::atomic::{remove_file, remove_stale_temporaries};
 use rzero_io::error::IoError;
-use rzero_io::layout::{CHECKPOINT, Shard, command};
+use rzero_io::layout::{CHECKPOINT, Shard};
 use rzero_io::manifest::{fingerprint, read_manifest, write_manifest_after};
 use rzero_io::set::{check_sizes, finished_shards};
 use rzero_schema::manifest::{MANIFEST_VERSION, Manifest};
@@ -36,13 +36,17 @@ pub fn run_stage(
     match output_state(context, &manifest_path, &manifest.fingerprint)? {
         OutputState::Complete => {
             tracing::info!(manifest = %manifest_path.display(), "already complete");
-            print_product(manifest_path.display());
+            print_product(context.layout.shown(&manifest_path).display());
             return Ok(());
+        }
+        OutputState::Unpublished => {
+            tracing::info!(manifest = %manifest_path.display(), "complete on this machine, to be published");
+            return publish(context);
         }
         OutputState::Absent => {}
         OutputState::Damaged(problem) => {
             tracing::warn!("the output is not whole and is made anew: {problem}");
-            remove_file(&manifest_path)?;
+            context.layout.remove(&manifest_path)?;
         }
         OutputState::Other(problem) if context.is_overwrite => {
             tracing::warn!("replacing output, as asked: {problem}");
@@ -65,9 +69,16 @@ pub fn run_stage(
     manifest.finished_at = now();
     manifest.seconds = context.started.elapsed().as_secs_f64();
     write_manifest_after(&context.layout, &manifest_path, &manifest, outputs.unsynced)?;
-    remove_file(&context.layout.journal(context.stage, context.place, context.shard))?;
     tracing::info!(seconds = format!("{:.1}", manifest.seconds), "done");
-    print_product(manifest_path.display());
+    publish(context)
+}
+
+/// Makes a shard that is whole on this machine exist for others, and says where.
+fn publish(context: &StageContext) -> anyhow::Result<()> {
+    let StageContext { layout, stage, place, shard, .. } = context;
+    layout.publish_shard(*stage, *place, *shard)?;
+    remove_file(&layout.journal(*stage, *place, *shard))?;
+    print_product(layout.shown(&layout.manifest(*stage, *place, *shard)).display());
     Ok(())
 }
 
@@ -77,6 +88,8 @@ enum OutputState {
     Absent,
     /// This very output, whole.
     Complete,
+    /// This very output, whole in the mirror of a store that lacks it.
+    Unpublished,
     /// This very output, but a file is missing or has another size; or output whose manifest tells nothing.
     Damaged(IoError),
     /// Output of something else, and why.
@@ -86,7 +99,7 @@ enum OutputState {
 fn output_state(context: &StageContext, manifest_path: &Path, fingerprint: &str) -> anyhow::Result<OutputState> {
     let shards = finished_shards(&context.layout, context.stage, context.place)?;
     if let Some(other) = shards.iter().find(|shard| shard.num != context.shard.num) {
-        let folder = context.layout.stage_folder(context.stage, context.place);
+        let folder = context.layout.shown(&context.layout.stage_folder(context.stage, context.place));
         let (stage, asked) = (context.stage, context.shard.num);
         return Ok(OutputState::Other(format!(
             "{} holds output of {stage} cut into {} shards, not {asked}",
@@ -95,8 +108,9 @@ fn output_state(context: &StageContext, manifest_path: &Path, fingerprint: &str)
         )));
     }
     if !shards.contains(&context.shard) {
-        return Ok(OutputState::Absent);
+        return Ok(unpublished_state(context, manifest_path, fingerprint));
     }
+    context.layout.refresh_manifests(context.stage, context.place, &[context.shard])?;
     let found = match read_manifest(manifest_path) {
         Ok(found) => found,
         Err(error @ IoError::TornManifest { .. }) => return Ok(OutputState::Damaged(error)),
@@ -104,16 +118,34 @@ fn output_state(context: &StageContext, manifest_path: &Path, fingerprint: &str)
         Err(error) => return Err(error.into()),
     };
     if found.fingerprint != fingerprint {
-        return Ok(OutputState::Other(format!("{} was made from other inputs or settings", manifest_path.display())));
+        return Ok(OutputState::Other(format!(
+            "{} was made from other inputs or settings",
+            context.layout.shown(manifest_path).display()
+        )));
     }
-    Ok(match check_sizes(&context.layout, manifest_path, &found) {
-        Ok(()) => OutputState::Complete,
-        Err(problem) => OutputState::Damaged(problem),
-    })
+    let checked = match context.layout.store() {
+        Some(store) => store.check_sizes(&found),
+        None => check_sizes(&context.layout, manifest_path, &found),
+    };
+    match checked {
+        Ok(()) => Ok(OutputState::Complete),
+        Err(problem @ (IoError::SizeDiffers { .. } | IoError::MissingFile { .. })) => Ok(OutputState::Damaged(problem)),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// The state of a shard that the run does not have. Where the run lies in a store, this machine may have finished it and not have come to publish it.
+fn unpublished_state(context: &StageContext, manifest_path: &Path, fingerprint: &str) -> OutputState {
+    let is_whole =
+        |found: &Manifest| found.fingerprint == fingerprint && check_sizes(&context.layout, manifest_path, found).is_ok();
+    match read_manifest(manifest_path) {
+        Ok(found) if context.layout.store().is_some() && is_whole(&found) => OutputState::Unpublished,
+        _ => OutputState::Absent,
+    }
 }
 
 fn refusal(context: &StageContext, problem: String) -> StageFailure {
-    let mut command = command(context.layout.root(), context.stage, context.place);
+    let mut command = context.layout.command(context.stage, context.place);
     if context.shard != Shard::WHOLE {
         let Shard { index, num } = context.shard;
         command.push_str(&format!(" --num-shards {num} --shard-index {index}"));
@@ -142,15 +174,17 @@ fn remove_what_dead_processes_left(context: &StageContext) -> anyhow::Result<()>
 
 /// Removes the manifest of this shard, and manifests and parts of other shard counts; what remains without a manifest counts as nothing.
 fn remove_other_output(context: &StageContext, manifest_path: &Path) -> anyhow::Result<()> {
-    remove_file(manifest_path)?;
     let StageContext { layout, stage, place, .. } = context;
-    let others = finished_shards(layout, *stage, *place)?;
-    for shard in others.into_iter().filter(|shard: &Shard| shard.num != context.shard.num) {
+    layout.remove(manifest_path)?;
+    let mut others = finished_shards(layout, *stage, *place)?;
+    others.retain(|shard| shard.num != context.shard.num);
+    layout.refresh_manifests(*stage, *place, &others)?;
+    for shard in others {
         let path = layout.manifest(*stage, *place, shard);
         let parts = read_manifest(&path).map(|manifest| manifest.outputs).unwrap_or_default();
-        remove_file(&path)?;
+        layout.remove(&path)?;
         for part in parts.iter().filter(|part| part.table.is_some()) {
-            remove_file(&layout.absolute(&part.path))?;
+            layout.remove(&layout.absolute(&part.path))?;
         }
     }
     Ok(())
@@ -208,6 +242,7 @@ fn tell_plan(context: &StageContext, inputs: &StageInputs<'_>) -> anyhow::Result
     let output = match num_missing {
         0 => match output_state(context, &manifest_path, &planned_manifest(context, inputs).fingerprint)? {
             OutputState::Complete => "already complete, would do nothing".to_owned(),
+            OutputState::Unpublished => "complete on this machine, would be published".to_owned(),
             OutputState::Absent => "absent, would run".to_owned(),
             OutputState::Damaged(problem) => format!("not whole, would run: {problem}"),
             OutputState::Other(problem) if context.is_overwrite => format!("would be replaced: {problem}"),
@@ -215,6 +250,6 @@ fn tell_plan(context: &StageContext, inputs: &StageInputs<'_>) -> anyhow::Result
         },
         _ => format!("would refuse (exit 3): {num_missing} of the inputs cannot be used"),
     };
-    print_product(format!("  output {}: {output}", manifest_path.display()));
+    print_product(format!("  output {}: {output}", context.layout.shown(&manifest_path).display()));
     Ok(())
 }

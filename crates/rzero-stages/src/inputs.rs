@@ -9,7 +9,6 @@ use crate::exit::StageFailure;
 use crate::prompt::Prompt;
 use rzero_io::atomic::digest_file;
 use rzero_io::error::IoError;
-use rzero_io::layout::command;
 use rzero_io::set::StageOutput;
 use rzero_schema::ids::Place;
 use rzero_schema::manifest::FileRecord;
@@ -70,7 +69,7 @@ impl<'a> StageInputs<'a> {
         let found = StageOutput::open(layout, stage, place).map(|output| Found::Output(Box::new(output)));
         let input = Input {
             what: format!("{stage} at {place}"),
-            path: layout.stage_folder(stage, place),
+            path: layout.shown(&layout.stage_folder(stage, place)),
             found: found.map_err(Into::into),
         };
         self.inputs.push(input);
@@ -190,7 +189,7 @@ impl<'a> StageInputs<'a> {
 
     fn checkpoint_records(&self, folder: &Path) -> anyhow::Result<Vec<FileRecord>> {
         let writer = match self.context.checkpoint_step(folder) {
-            Some(place) => Some(StageOutput::open(&self.context.layout, Stage::GrpoStep, place)?),
+            Some(place) => Some(self.writer_of(folder, Stage::GrpoStep, place)?),
             None => None,
         };
         checkpoint_files(folder, writer.is_some())?.iter().map(|file| self.listed_record(file, writer.as_ref())).collect()
@@ -198,10 +197,17 @@ impl<'a> StageInputs<'a> {
 
     fn file_record(&self, path: &Path) -> anyhow::Result<FileRecord> {
         let writer = match self.context.layout.stage_origin(path) {
-            Some((stage, place)) => Some(StageOutput::open(&self.context.layout, stage, place)?),
+            Some((stage, place)) => Some(self.writer_of(path, stage, place)?),
             None => None,
         };
         self.listed_record(path, writer.as_ref())
+    }
+
+    /// The output that a file or folder of the run is part of, with that part on this machine.
+    fn writer_of(&self, path: &Path, stage: Stage, place: Place) -> anyhow::Result<StageOutput> {
+        let output = StageOutput::open(&self.context.layout, stage, place)?;
+        output.bring_below(path)?;
+        Ok(output)
     }
 
     /// The record of a file, which must be the one that a manifest of the stage that wrote it lists.
@@ -213,7 +219,7 @@ impl<'a> StageInputs<'a> {
             return Ok(record);
         }
         let message = format!("{} is not the file that the manifest of its {} lists", path.display(), writer.stage());
-        let command = command(self.context.layout.root(), writer.stage(), writer.place());
+        let command = self.context.layout.command(writer.stage(), writer.place());
         // With the file gone the stage finds its output no longer whole, and makes it anew.
         Err(StageFailure::input(message).hint(format!("remove the file and run: {command}")).into())
     }

@@ -29,6 +29,7 @@ pub mod prompt;
 mod questions;
 #[cfg(all(feature = "model", feature = "fetch"))]
 mod remote;
+pub mod run_dir;
 pub mod run_record;
 pub mod scores;
 pub mod stages;

@@ -43,13 +43,15 @@ impl RunRecord {
     /// # Errors
     /// When it is there but is no record, or was edited.
     pub fn read(layout: &RunLayout) -> anyhow::Result<Option<Self>> {
+        layout.refresh_run_record()?;
         let path = layout.run_record();
         if !path.exists() {
             return Ok(None);
         }
         let record: Self = read_json(&path)?;
         if record.profile.digest() != record.profile_digest {
-            let message = format!("the profile in {} does not have the digest that stands beside it", path.display());
+            let message =
+                format!("the profile in {} does not have the digest that stands beside it", layout.shown(&path).display());
             return Err(StageFailure::input(message).hint("restore the file; a new profile needs a new run directory").into());
         }
         Ok(Some(record))
@@ -64,8 +66,9 @@ impl RunRecord {
             match write_bytes_exclusive(&layout.run_record(), &to_json(self)) {
                 // Another stage began the run at the same moment: then its record counts.
                 Err(IoError::AlreadyExists { .. }) => {}
-                result => return Ok(result.map(drop)?),
+                result => drop(result?),
             }
+            layout.publish_run_record()?;
         }
         self.check(layout)
     }
@@ -79,7 +82,7 @@ impl RunRecord {
             Some(found) if found.profile_digest != self.profile_digest => {
                 let message = format!(
                     "{} holds a run of profile `{}`, which differs from the one given (`{}`): {}",
-                    layout.root().display(),
+                    layout.shown(layout.root()).display(),
                     found.profile_name,
                     self.profile_name,
                     differences(&found.profile, &self.profile)

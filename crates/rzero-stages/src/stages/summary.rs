@@ -17,6 +17,7 @@ mod show;
 mod tests;
 
 use crate::console::{Verbosity, print_product, start_log};
+use crate::run_dir::MirrorArgs;
 use std::path::PathBuf;
 
 /// Print what a run has come to: accuracy, labels, drops, rewards and seconds of every iteration.
@@ -27,9 +28,12 @@ use std::path::PathBuf;
     after_help = "Accuracies, shares and gains are percent points from 0 to 100. Iteration 0 is the base model."
 )]
 pub struct Args {
-    /// Run directory
+    /// Run directory, or its URL in an object store
     #[arg(env = "RZERO_RUN", value_name = "RUN")]
     run: PathBuf,
+
+    #[command(flatten)]
+    mirrors: MirrorArgs,
 
     /// One JSON object an iteration, one a line
     #[arg(long)]
@@ -46,7 +50,7 @@ pub struct Args {
 /// When the directory holds no run, or a file of it cannot be believed: exit code 3.
 pub fn run(args: &Args) -> anyhow::Result<()> {
     start_log(Verbosity::Normal);
-    let summary = collect::read_run(&args.run, &args.subjects)?;
+    let summary = collect::read_run(&args.run, &args.mirrors.layout_of(&args.run)?, &args.subjects)?;
     if args.json {
         let num_samples = summary.record.profile.eval.num_samples;
         summary.iterations.iter().for_each(|iteration| print_product(json::object(iteration, num_samples)));

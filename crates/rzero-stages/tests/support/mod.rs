@@ -81,6 +81,7 @@ impl Run {
             shard_index: Some(shard_index),
             num_shards,
             index_base: 0,
+            mirrors: Default::default(),
             threads: Some(2),
             device: rzero_stages::device::DeviceChoice::Cpu,
             project_root: Some(self.folder.path().to_owned()),

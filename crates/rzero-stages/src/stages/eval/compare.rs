@@ -12,6 +12,7 @@ mod show;
 use crate::console::{Verbosity, print_product, start_log};
 use crate::context::project_root;
 use crate::exit::StageFailure;
+use crate::run_dir::MirrorArgs;
 use crate::run_record::RunRecord;
 use crate::scores::{Bootstrap, Changes, Evaluation, Figure, Measure, averages};
 use rzero_algo::choice::question_with_options;
@@ -48,6 +49,9 @@ pub struct CompareArgs {
     /// Folder that the profile's paths are relative to, where the questions are looked for; left out, the nearest that looks like it
     #[arg(long, env = "RZERO_ROOT", value_name = "DIR")]
     project_root: Option<PathBuf>,
+
+    #[command(flatten)]
+    mirrors: MirrorArgs,
 }
 
 /// One of the two evaluations.
@@ -132,7 +136,8 @@ struct Answer {
 /// When an evaluation is not there or cannot be believed, or the two are over different problems: exit code 3.
 pub(super) fn run(args: &CompareArgs) -> anyhow::Result<()> {
     start_log(Verbosity::Normal);
-    let comparison = compare(Side::read(&args.before)?, Side::read(&args.after)?, args.project_root.as_deref())?;
+    let comparison =
+        compare(Side::read(&args.before, &args.mirrors)?, Side::read(&args.after, &args.mirrors)?, args.project_root.as_deref())?;
     if args.json {
         print_product(json::object(&comparison));
     } else {
@@ -235,10 +240,10 @@ fn require_same_problems(before: &Side, after: &Side) -> anyhow::Result<()> {
 
 impl Side {
     /// The evaluation that `RUN` or `RUN@ITERATION` names.
-    fn read(typed: &str) -> anyhow::Result<Self> {
+    fn read(typed: &str, mirrors: &MirrorArgs) -> anyhow::Result<Self> {
         let with_iteration = typed.rsplit_once('@').and_then(|(run, iteration)| Some((run, iteration.parse::<u32>().ok()?)));
         let (run, iteration) = with_iteration.map_or((typed, None), |(run, iteration)| (run, Some(iteration)));
-        let layout = RunLayout::new(run);
+        let layout = mirrors.layout_of(Path::new(run))?;
         let Some(record) = RunRecord::read(&layout)? else {
             let hint = "name the directory of a run, such as data/runs/tiny, or an iteration of one, such as data/runs/tiny@0";
             return Err(StageFailure::input(format!("{run} holds no run: it has no run.json")).hint(hint).into());
@@ -276,7 +281,7 @@ fn newest(layout: &RunLayout) -> anyhow::Result<StageOutput> {
             Err(error) => return Err(error.into()),
         }
     }
-    let message = format!("no evaluation in {} has finished", layout.root().display());
+    let message = format!("no evaluation in {} has finished", layout.shown(layout.root()).display());
     Err(StageFailure::input(message).hint("run eval there first").into())
 }
 

@@ -17,7 +17,7 @@ use crate::exit::StageFailure;
 use crate::inputs::StageInputs;
 use crate::outputs::StageOutputs;
 use rzero_io::error::IoError;
-use rzero_io::layout::{Shard, command};
+use rzero_io::layout::Shard;
 use rzero_io::set::StageOutput;
 use rzero_model::tensor_file::TensorFile;
 use rzero_schema::ids::Place;
@@ -128,7 +128,7 @@ fn open_derived(
     place: Place,
     outputs: &mut StageOutputs<'_>,
 ) -> anyhow::Result<StageOutput> {
-    let mut command = command(context.layout.root(), stage, place);
+    let mut command = context.layout.command(stage, place);
     if stage == Stage::GrpoStep {
         command.push_str(" --from-gradients");
     }
@@ -143,7 +143,7 @@ fn open_derived(
             && manifest.inputs.iter().map(|record| (&record.path, &record.digest)).eq(expected.iter().map(|(a, b)| (a, b)))
     };
     if !output.manifests().iter().all(is_of_step) {
-        let folder = context.layout.stage_folder(stage, place);
+        let folder = context.layout.shown(&context.layout.stage_folder(stage, place));
         let message = format!("{} was made from other rollouts, weights or settings than this step has", folder.display());
         return Err(StageFailure::input(message).hint(format!("run {command} --overwrite, in all shards")).into());
     }
@@ -210,9 +210,9 @@ fn require_all_parts(
     if expected.map(|(part, batches)| (part, num_parts, batches.len())).eq(found) {
         return Ok(());
     }
-    let folder = context.layout.stage_folder(Stage::GrpoGradient, place);
+    let folder = context.layout.shown(&context.layout.stage_folder(Stage::GrpoGradient, place));
     let message = format!("the parts in {} are not those of this update", folder.display());
-    let command = command(context.layout.root(), Stage::GrpoGradient, place);
+    let command = context.layout.command(Stage::GrpoGradient, place);
     Err(StageFailure::input(message).hint(format!("run {command} --overwrite, in all shards")).into())
 }
 
@@ -239,10 +239,7 @@ fn token_sums(row: &GradientSum) -> TokenSums {
 /// Removes what an update no longer needs: its parts, and after the last one all that stood between the updates of the step.
 pub(crate) fn drop_used(context: &StageContext, update: UpdateOfStep) -> anyhow::Result<()> {
     let step = context.place.at_update(0);
-    let remove = |folder: &Path| match std::fs::remove_dir_all(folder) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(IoError::file("remove", folder)(error)),
-        _ => Ok(()),
-    };
+    let remove = |folder: &Path| context.layout.remove_folder(folder);
     if !update.is_last() {
         remove(&context.layout.stage_folder(Stage::GrpoGradient, step.at_update(update.number)))?;
         // The state before this one has been used as well.

@@ -93,11 +93,11 @@ pub(super) struct Training {
     pub(super) format_last: f64,
 }
 
-/// Reads a run; of its held-out problems only those whose subject, with its benchmark before it or without,
+/// Reads a run, which goes by the name `run`; of its held-out problems only those whose subject, with its benchmark before it or without,
 /// begins with one of `subjects`, if there are any.
-pub(super) fn read_run(run: &Path, subjects: &[String]) -> anyhow::Result<RunSummary> {
-    let layout = RunLayout::new(run);
-    let Some(record) = RunRecord::read(&layout)? else {
+pub(super) fn read_run(run: &Path, layout: &RunLayout, subjects: &[String]) -> anyhow::Result<RunSummary> {
+    layout.refresh_all_manifests()?;
+    let Some(record) = RunRecord::read(layout)? else {
         let message = format!("{} holds no run: it has no run.json", run.display());
         return Err(StageFailure::input(message).hint("name the directory of a run, such as data/runs/tiny").into());
     };
@@ -105,7 +105,7 @@ pub(super) fn read_run(run: &Path, subjects: &[String]) -> anyhow::Result<RunSum
     let mut iterations: Vec<IterationSummary> = Vec::new();
     let (mut base, mut worked_base) = (None, None);
     for iteration in layout.iterations()? {
-        let reader = IterationReader { layout: &layout, profile: &record.profile, subjects, iteration };
+        let reader = IterationReader { layout, profile: &record.profile, subjects, iteration };
         let summary = reader.read(base.as_ref(), worked_base.as_ref(), &mut overrides)?;
         if let (0, Some(scores)) = (iteration, &summary.scores) {
             base = Some(scores.evaluation.clone());

@@ -10,6 +10,7 @@ use crate::exit::{StageExit, exit_of};
 use crate::frame::run_stage;
 use crate::inputs::StageInputs;
 use crate::outputs::StageOutputs;
+use rzero_io::layout::RunLayout;
 use rzero_schema::tables::{CurriculumRow, DroppedRow, EvalResult, Judgement, LabelCheck, TrainMetrics};
 use rzero_schema::vocab::{Phase, Stage};
 use serde_json::Value;
@@ -38,6 +39,7 @@ fn finish_with(
         shard_index: None,
         num_shards: 1,
         index_base: 0,
+        mirrors: Default::default(),
         threads: Some(1),
         device: crate::device::DeviceChoice::Cpu,
         project_root: None,
@@ -183,14 +185,14 @@ fn judgements(results: &[EvalResult], num_contradicted: u64) -> Vec<Judgement> {
 }
 
 fn objects(run: &Path) -> Vec<Value> {
-    read_run(run, &[]).unwrap().iterations.iter().map(|iteration| json::object(iteration, 2)).collect()
+    read_run(run, &RunLayout::new(run), &[]).unwrap().iterations.iter().map(|iteration| json::object(iteration, 2)).collect()
 }
 
 #[test]
 fn a_run_is_shown_as_far_as_it_has_come() {
     let folder = tempfile::tempdir().unwrap();
     let run = folder.path();
-    assert_eq!(exit_of(&read_run(run, &[]).unwrap_err()), StageExit::Input);
+    assert_eq!(exit_of(&read_run(run, &RunLayout::new(run), &[]).unwrap_err()), StageExit::Input);
 
     let base: Vec<EvalResult> = eval_rows(3, "free").into_iter().chain(eval_rows(6, "worked")).collect();
     finish(run, Stage::Eval, 0, Phase::Eval, None, |outputs| outputs.write_table(&base).unwrap());
@@ -243,7 +245,7 @@ fn a_run_is_shown_as_far_as_it_has_come() {
         (&Value::from(80.0), &Value::from(50.0), &Value::from(20.0))
     );
     assert!(done["gain_low"].as_f64().unwrap() <= 50.0 && done["gain_high"].as_f64().unwrap() >= 50.0);
-    let text = show::tables(&read_run(run, &[]).unwrap(), &[]);
+    let text = show::tables(&read_run(run, &RunLayout::new(run), &[]).unwrap(), &[]);
     for part in [
         "profile smoke, seed 7, with eval.bootstrap_resamples=50; eval.groups=[]",
         "| 0 (base)",
@@ -266,7 +268,7 @@ fn both_figures_stand_where_a_judge_was_asked() {
     let results = eval_rows(3, "free");
     finish(run, Stage::Eval, 0, Phase::Eval, None, |outputs| outputs.write_table(&results).unwrap());
     assert!(objects(run)[0]["judge"].is_null());
-    assert!(!show::tables(&read_run(run, &[]).unwrap(), &[]).contains("judge"));
+    assert!(!show::tables(&read_run(run, &RunLayout::new(run), &[]).unwrap(), &[]).contains("judge"));
     // Of the right answers it takes one for wrong; of the seven wrong ones it calls none right and leaves one open.
     let rows = judgements(&results, 1);
     finish(run, Stage::Judge, 0, Phase::Eval, None, |outputs| outputs.write_table(&rows).unwrap());
@@ -277,7 +279,7 @@ fn both_figures_stand_where_a_judge_was_asked() {
     let of = |verdict: &str| judge["by_grader_verdict"][verdict].clone();
     assert_eq!(of("equal"), serde_json::json!({"num_asked": 6, "num_judged": 6, "num_judged_equal": 4}));
     assert_eq!(of("different"), serde_json::json!({"num_asked": 14, "num_judged": 12, "num_judged_equal": 0}));
-    let text = show::tables(&read_run(run, &[]).unwrap(), &[]);
+    let text = show::tables(&read_run(run, &RunLayout::new(run), &[]).unwrap(), &[]);
     for part in ["Graded again by a judge", "4 of 6", "0 of 12", "judge-1", "30.0 ["] {
         assert!(text.contains(part), "`{part}` is not in:\n{text}");
     }
@@ -291,7 +293,7 @@ fn judgements_of_other_answers_are_refused() {
     finish(run, Stage::Judge, 0, Phase::Eval, None, |outputs| outputs.write_table(&judgements(&results, 0)).unwrap());
     results.iter_mut().for_each(|row| row.answer = Some("9".to_owned()));
     finish(run, Stage::Eval, 0, Phase::Eval, None, |outputs| outputs.write_table(&results).unwrap());
-    let error = read_run(run, &[]).unwrap_err();
+    let error = read_run(run, &RunLayout::new(run), &[]).unwrap_err();
     assert!(exit_of(&error) == StageExit::Input && error.to_string().contains("item-0"), "{error:#}");
 }
 
@@ -305,7 +307,7 @@ fn a_damaged_table_is_an_error_that_names_it() {
     let middle = bytes.len() / 2;
     bytes.truncate(middle);
     std::fs::write(&table, bytes).unwrap();
-    let error = read_run(run, &[]).unwrap_err();
+    let error = read_run(run, &RunLayout::new(run), &[]).unwrap_err();
     assert_eq!(exit_of(&error), StageExit::Input);
     assert!(format!("{error:#}").contains("eval_results-00000-of-00001.parquet"), "{error:#}");
 }
@@ -347,10 +349,10 @@ fn benchmarks_and_averages_are_shown_and_an_incomplete_average_has_no_figure() {
     assert!(both["greedy_low"].as_f64().unwrap() < 60.0 && both["greedy_high"].as_f64().unwrap() > 60.0);
     assert!(more["greedy"].is_null() && more["gain"].is_null());
     assert_eq!(more["missing"], serde_json::json!(["proofs"]));
-    let text = show::tables(&read_run(run, &[]).unwrap(), &[]);
+    let text = show::tables(&read_run(run, &RunLayout::new(run), &[]).unwrap(), &[]);
     for part in ["average both", "average more: incomplete without proofs", "| sums/short", "unread greedy", "pass@2"] {
         assert!(text.contains(part), "`{part}` is not in:\n{text}");
     }
-    let only_words = read_run(run, &["words".to_owned()]).unwrap();
+    let only_words = read_run(run, &RunLayout::new(run), &["words".to_owned()]).unwrap();
     assert_eq!(json::object(&only_words.iterations[0], 2)["num_items"], 5);
 }

@@ -299,6 +299,12 @@ pub fn remove_stale_temporaries(directory: &Path) -> Result<usize> {
 
 const TEMPORARY_SUFFIX: &str = ".tmp";
 
+/// Whether a file of this name is one that is, or was, being written.
+#[must_use]
+pub fn is_temporary(name: &str) -> bool {
+    writer_of(name).is_some()
+}
+
 /// Host and process of a temporary file named `.{name}.{host}.{pid}.{random}.tmp`; `None` for every other name.
 fn writer_of(name: &str) -> Option<(String, u32)> {
     let name = name.strip_prefix('.')?.strip_suffix(TEMPORARY_SUFFIX)?;

@@ -7,6 +7,7 @@
 
 pub mod atomic;
 pub mod error;
+pub mod keys;
 pub mod layout;
 pub mod manifest;
 pub mod objects;

@@ -65,6 +65,17 @@ pub fn num_rows<T: Table>(path: &Path) -> Result<u64> {
     Ok(u64::try_from(builder.metadata().file_metadata().num_rows()).unwrap_or(0))
 }
 
+/// The same for a file whose columns are checked as well.
+///
+/// # Errors
+/// When the file is damaged, holds another table or version, or has other columns.
+pub fn checked_num_rows<T: Table>(path: &Path) -> Result<u64> {
+    let builder = open(path)?;
+    check_footer::<T>(path, builder.metadata().file_metadata())?;
+    check_columns::<T>(path, builder.schema())?;
+    Ok(u64::try_from(builder.metadata().file_metadata().num_rows()).unwrap_or(0))
+}
+
 /// Whether this thread is decoding a file, so that a panic now is caught and becomes an error; panic hooks may stay silent then.
 #[must_use]
 pub fn is_decoding() -> bool {

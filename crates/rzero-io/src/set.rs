@@ -98,7 +98,7 @@ impl StageOutput {
     /// # Errors
     /// When the output has no such table, or a file cannot be brought from the run's store.
     pub fn parts<T: Table>(&self) -> Result<Vec<PathBuf>> {
-        self.records::<T>()?.into_iter().map(|record| self.bring(record)).collect()
+        self.records::<T>()?.into_iter().map(|record| self.layout.bring(record)).collect()
     }
 
     /// Brings the files below a path of the run, or the one at it, to this machine, where the run lies in a store.
@@ -109,20 +109,12 @@ impl StageOutput {
         let records = self.manifests.iter().flat_map(|manifest| &manifest.outputs);
         records
             .filter(|record| self.layout.absolute(&record.path).starts_with(path))
-            .try_for_each(|record| self.bring(record).map(drop))
-    }
-
-    /// Where a file lies on this machine, brought there if the run lies in a store.
-    fn bring(&self, record: &FileRecord) -> Result<PathBuf> {
-        match self.layout.store() {
-            Some(store) => store.bring(record),
-            None => Ok(self.layout.absolute(&record.path)),
-        }
+            .try_for_each(|record| self.layout.bring(record).map(drop))
     }
 
     /// Where a file with the bytes that its manifest says lies on this machine.
     fn checked(&self, record: &FileRecord) -> Result<PathBuf> {
-        let path = self.bring(record)?;
+        let path = self.layout.bring(record)?;
         // What was brought was held against its digest.
         if self.layout.store().is_none() {
             check_digest(&path, record)?;
@@ -179,7 +171,7 @@ impl StageOutput {
         let mut all = Vec::new();
         let mut num_before = 0;
         for record in self.records::<T>()? {
-            let path = self.bring(record)?;
+            let path = self.layout.bring(record)?;
             // A footer that is damaged can look like another: what follows from it holds only once the digest is checked.
             let part = pieces::<T>(&path, columns, num_before);
             let wanted = |part: &Vec<Piece<T>>| part.iter().any(&is_wanted);
@@ -275,7 +267,10 @@ pub fn check_sizes(layout: &RunLayout, manifest_path: &Path, manifest: &Manifest
 }
 
 /// A manifest must speak of the place where it lies: one that was copied elsewhere is refused.
-fn check_identity(path: &Path, manifest: &Manifest, stage: Stage, place: Place, shard: Shard) -> Result<()> {
+///
+/// # Errors
+/// When it speaks of another.
+pub fn check_identity(path: &Path, manifest: &Manifest, stage: Stage, place: Place, shard: Shard) -> Result<()> {
     let speaks_of = (manifest.stage.as_str(), manifest.iteration, manifest.phase.as_str(), manifest.step, manifest.update);
     let lies_at = (stage.as_str(), place.iteration, place.phase.as_str(), place.step, place.update);
     if speaks_of == lies_at && (manifest.shard_index, manifest.num_shards) == (shard.index, shard.num) {
@@ -288,7 +283,9 @@ fn check_identity(path: &Path, manifest: &Manifest, stage: Stage, place: Place, 
     Err(IoError::Record { path: path.to_owned(), problem })
 }
 
-fn disagreement(first: &Manifest, second: &Manifest) -> Option<&'static str> {
+/// What two shards of one set were made from differently; `None` where that is nothing.
+#[must_use]
+pub fn disagreement(first: &Manifest, second: &Manifest) -> Option<&'static str> {
     let digests = |manifest: &Manifest| -> Vec<(String, String)> {
         manifest.inputs.iter().map(|input| (input.path.clone(), input.digest.clone())).collect()
     };

@@ -229,6 +229,31 @@ impl RunLayout {
         self.store().map_or(Ok(()), |store| store.refresh_below(""))
     }
 
+    /// Every file of the run by its name, in no order; links are files, wherever they lead.
+    ///
+    /// # Errors
+    /// When a folder cannot be read, or the store fails.
+    pub fn names(&self) -> Result<Vec<String>> {
+        let (mut names, mut folders) = (Vec::new(), vec![String::new()]);
+        while let Some(folder) = folders.pop() {
+            let (files, below) = match self.store() {
+                Some(store) => store.list(&folder)?,
+                None => list_folder(&self.absolute(&folder))?,
+            };
+            names.extend(files.iter().map(|name| join(&folder, name)));
+            folders.extend(below.iter().map(|name| join(&folder, name)));
+        }
+        Ok(names)
+    }
+
+    /// Where a file that a manifest lists lies on this machine, brought there if the run lies in a store.
+    ///
+    /// # Errors
+    /// When it cannot be brought, or has other bytes in the store than its manifest says.
+    pub fn bring(&self, record: &FileRecord) -> Result<PathBuf> {
+        self.store().map_or_else(|| Ok(self.absolute(&record.path)), |store| store.bring(record))
+    }
+
     /// Brings what the store has of run.json.
     ///
     /// # Errors
@@ -307,6 +332,18 @@ impl RunLayout {
 pub fn mirror_below(folder: &Path, url: &str) -> Result<PathBuf> {
     debug_assert!(is_url(url), "{url}");
     Ok(folder.join(crate::objects::parts_of(url)?.iter().collect::<PathBuf>()))
+}
+
+/// What lies in a folder, by name: files, then folders.
+fn list_folder(folder: &Path) -> Result<(Vec<String>, Vec<String>)> {
+    let (mut files, mut folders) = (Vec::new(), Vec::new());
+    for entry in std::fs::read_dir(folder).map_err(IoError::file("read", folder))? {
+        let entry = entry.map_err(IoError::file("read", folder))?;
+        let is_folder = entry.file_type().map_err(IoError::file("read", entry.path()))?.is_dir();
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if is_folder { folders.push(name) } else { files.push(name) }
+    }
+    Ok((files, folders))
 }
 
 fn join(folder: &str, name: &str) -> String {

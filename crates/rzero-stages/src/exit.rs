@@ -26,6 +26,10 @@ pub enum StageExit {
     Conflict = 4,
     /// The stop rule of the profile holds: what was written stays, and the loop goes no further.
     Stopped = 5,
+    /// An audit found what cannot be believed.
+    Broken = 6,
+    /// An audit found what does not belong, and nothing worse.
+    Doubtful = 7,
     /// Stopped by SIGTERM, SIGINT or SIGUSR1, or by a server that may come back; nothing half-written remains, run it again.
     Interrupted = 75,
 }
@@ -64,6 +68,16 @@ impl StageFailure {
     /// The stop rule of the profile holds: exit code 5.
     pub fn stopped(message: impl Into<String>) -> Self {
         Self { exit: StageExit::Stopped, message: message.into(), hint: None }
+    }
+
+    /// An audit found what cannot be believed: exit code 6.
+    pub fn broken(message: impl Into<String>) -> Self {
+        Self { exit: StageExit::Broken, message: message.into(), hint: None }
+    }
+
+    /// An audit found what does not belong, and nothing worse: exit code 7.
+    pub fn doubtful(message: impl Into<String>) -> Self {
+        Self { exit: StageExit::Doubtful, message: message.into(), hint: None }
     }
 
     /// Something outside failed that may pass, such as a server that is not there: exit code 75.

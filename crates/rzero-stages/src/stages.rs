@@ -1,5 +1,7 @@
 //! One module a stage: its flags and its `run`.
 
+#[cfg(feature = "model")]
+pub mod audit;
 pub mod base_profile;
 #[cfg(feature = "model")]
 pub mod challenge_gen;

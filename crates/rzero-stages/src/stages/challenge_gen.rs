@@ -15,6 +15,7 @@ use crate::outputs::StageOutputs;
 use crate::policy::{Policy, PolicyRequest, PolicySample};
 use rzero_algo::answer::{QuestionRule, well_formed_challenge};
 use rzero_schema::ids::Place;
+use rzero_schema::profile::Profile;
 use rzero_schema::tables::{Challenge, Rollout};
 use rzero_schema::vocab::{ChallengeStatus, Phase, Role, Stage};
 
@@ -59,11 +60,7 @@ fn write_questions(
         Phase::Challenger => (profile.challenger.num_questions, &profile.challenger.question_sampling),
         _ => (profile.curriculum.num_candidates, &profile.curriculum.question_sampling),
     };
-    let rule = QuestionRule {
-        kind: profile.domain.kind,
-        max_question_chars: profile.domain.max_question_chars,
-        min_operators: profile.domain.min_operators,
-    };
+    let rule = question_rule(profile);
     let rows = context.shard_rows(num_questions);
     let policy = Policy::read(inputs.path("challenger")?, backend)?;
     let prompt = inputs.prompt("challenger prompt", "challenger")?.render("")?;
@@ -83,7 +80,7 @@ fn write_questions(
             .map(|sample| rollout(sample, Role::Challenger, |row| context.place.challenge_id(row).to_string()))
             .collect();
         let read: Vec<Challenge> =
-            written.iter().map(|rollout| challenge(rollout, &rule, &policy)).collect::<anyhow::Result<_>>()?;
+            written.iter().map(|rollout| challenge(rollout, &rule, |text| policy.holds_special_token(text))).collect::<anyhow::Result<_>>()?;
         for (count, status) in counts.iter_mut().zip(ChallengeStatus::ALL) {
             *count += read.iter().filter(|challenge| challenge.challenge_status == status.as_str()).count() as u64;
         }
@@ -115,7 +112,21 @@ pub(crate) fn rollout(sample: PolicySample, role: Role, challenge_id: impl Fn(u6
     }
 }
 
-fn challenge(rollout: &Rollout, rule: &QuestionRule, policy: &Policy) -> anyhow::Result<Challenge> {
+/// What counts as a question in the profile's domain.
+pub(crate) fn question_rule(profile: &Profile) -> QuestionRule {
+    QuestionRule {
+        kind: profile.domain.kind,
+        max_question_chars: profile.domain.max_question_chars,
+        min_operators: profile.domain.min_operators,
+    }
+}
+
+/// What a completion is as a question.
+pub(crate) fn challenge(
+    rollout: &Rollout,
+    rule: &QuestionRule,
+    holds_special_token: impl Fn(&str) -> bool,
+) -> anyhow::Result<Challenge> {
     let finish = finish_reason(rollout)?;
     let read = if rollout.is_valid_utf8 {
         well_formed_challenge(&rollout.completion, finish, rule)
@@ -123,7 +134,7 @@ fn challenge(rollout: &Rollout, rule: &QuestionRule, policy: &Policy) -> anyhow:
         Err(ChallengeStatus::InvalidUtf8)
     };
     let read = match read {
-        Ok(read) if policy.holds_special_token(&read.question) => Err(ChallengeStatus::SpecialToken),
+        Ok(read) if holds_special_token(&read.question) => Err(ChallengeStatus::SpecialToken),
         read => read,
     };
     let status = read.as_ref().err().copied().unwrap_or(ChallengeStatus::Ok);

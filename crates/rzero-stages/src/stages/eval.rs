@@ -6,6 +6,7 @@
 //!
 //! `eval --compare A B` holds two finished evaluations against each other and needs no model: see [`compare`].
 
+pub(crate) mod audited;
 mod compare;
 mod grading;
 
@@ -28,6 +29,7 @@ use rzero_schema::profile::{Profile, SamplingSettings};
 use rzero_schema::tables::{EvalItem, EvalResult};
 use rzero_schema::vocab::{AnswerStatus, EvalMode, EvalStyle, FinishReason, Phase, Role, Stage, Verdict};
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 
 /// What was typed: the flags of a stage, or `--compare` with its own.
 #[derive(Debug)]
@@ -218,7 +220,11 @@ impl Counts {
 }
 
 fn read_items(inputs: &StageInputs<'_>) -> anyhow::Result<Vec<EvalItem>> {
-    let items = read_foreign_table::<EvalItem>(inputs.path("items")?)?;
+    read_items_of(inputs.path("items")?)
+}
+
+fn read_items_of(path: &Path) -> anyhow::Result<Vec<EvalItem>> {
+    let items = read_foreign_table::<EvalItem>(path)?;
     if let Some(at) = items.iter().enumerate().position(|(row, item)| item.row != row as u64) {
         let message = format!("row {at} of the problems has row number {}", items[at].row);
         return Err(StageFailure::input(message).hint("make the problem set anew; its rows count from 0").into());
@@ -281,14 +287,19 @@ fn result(context: &StageContext, asked: &Asked<'_>, pass: &Pass, sample: Policy
         true => asked.rule.grade(asked.item, &text, finish),
         false => Graded::unread(AnswerStatus::InvalidUtf8),
     };
-    let prefix = &context.profile.domain.worked_prefix;
     EvalResult {
         num_tokens: sample.completion.tokens.len() as u32,
         finish_reason: finish.to_string(),
-        is_worked: pass.style == EvalStyle::Worked || (!prefix.is_empty() && text.starts_with(prefix)),
+        is_worked: is_worked(context, pass, &text),
         completion: text,
         ..graded_result(asked.item, pass, sample.sample, graded)
     }
+}
+
+/// Whether a completion works in steps: it was made to begin so, or does by itself.
+fn is_worked(context: &StageContext, pass: &Pass, completion: &str) -> bool {
+    let prefix = &context.profile.domain.worked_prefix;
+    pass.style == EvalStyle::Worked || (!prefix.is_empty() && completion.starts_with(prefix))
 }
 
 /// The row of a problem that the model was never given: nothing was written, and that is wrong.

@@ -7,6 +7,7 @@
 //! With `--from-gradients` it computes no gradient: it adds the parts that `grpo-gradient` made of an update ([`shared`]). What it leaves is the
 //! same, to the byte.
 
+pub(crate) mod audited;
 mod figures;
 pub(crate) mod logprobs;
 pub(crate) mod plan;
@@ -30,6 +31,7 @@ use plan::{RoleSettings, gigabytes};
 use rewards::Scored;
 use rzero_model::ModelError;
 use rzero_schema::ids::Place;
+use rzero_schema::profile::GrpoSettings;
 use rzero_schema::tables::{RewardRow, Rollout};
 use rzero_schema::vocab::{FinishReason, Phase, Role, Stage};
 use rzero_train::TrainError;
@@ -134,8 +136,7 @@ fn step_policy(
     let (mut rollouts, scored) = scored_rollouts(context, role, inputs)?;
     let reward_time = started.elapsed();
 
-    let learning_rate =
-        settings.learning_rate * settings.learning_rate_decay.powi(context.place.iteration.saturating_sub(1) as i32);
+    let learning_rate = learning_rate(context, settings);
     let clock = Instant::now();
     let reading = Reading { context, inputs, settings };
     // Who adds up gradients that others made asks for no log-probability.
@@ -220,6 +221,11 @@ fn step_policy(
         outputs.metric("peak_memory_bytes", peak as f64);
     }
     outputs.write_table(&[timing(context, started, reward_time, reference_time, &timings, writing.elapsed(), tokens)])
+}
+
+/// The learning rate of an iteration.
+fn learning_rate(context: &StageContext, settings: &GrpoSettings) -> f64 {
+    settings.learning_rate * settings.learning_rate_decay.powi(context.place.iteration.saturating_sub(1) as i32)
 }
 
 pub(crate) fn stopped(error: TrainError) -> anyhow::Error {

@@ -60,11 +60,11 @@ pub(crate) fn curriculum_place(iteration: u32) -> Place {
 }
 
 /// One question to answer: its row in this set, its id, and the samples wanted.
-struct Question {
-    row: u64,
-    challenge_id: String,
+pub(crate) struct Question {
+    pub(crate) row: u64,
+    pub(crate) challenge_id: String,
     text: String,
-    samples: std::ops::Range<u32>,
+    pub(crate) samples: std::ops::Range<u32>,
 }
 
 fn answer_questions(
@@ -124,7 +124,7 @@ fn challenge_questions(context: &StageContext, inputs: &StageInputs<'_>, num_sam
 }
 
 /// The part of this step's batch that belongs to this shard. A question that stands in the batch twice gets other samples.
-fn batch_questions(context: &StageContext, inputs: &StageInputs<'_>) -> anyhow::Result<Vec<Question>> {
+pub(crate) fn batch_questions(context: &StageContext, inputs: &StageInputs<'_>) -> anyhow::Result<Vec<Question>> {
     let Place { iteration, step, .. } = context.place;
     let settings = &context.profile.solver;
     let curriculum = inputs.output_at(Stage::Filter, curriculum_place(iteration))?.read::<CurriculumRow>()?;

@@ -1,0 +1,151 @@
+//! `audit`: whether a run can be believed, from its last checkpoint back to the base model.
+//!
+//! | pass | what it holds against what | where |
+//! | --- | --- | --- |
+//! | files | every file against the manifest that lists it: there, size, digest, table, version, columns, rows; and what no manifest lists | `files.rs` |
+//! | chain | every input against the output it was; shards against one another and run.json; steps without a gap; what lies in the project | `chain.rs` |
+//! | keys | rows of every table: keys named once | `rzero_io::keys` |
+//! | rows | challenges, rewards, advantages, grades and the figures of a step against the rows they follow from | `derive.rs` |
+//! | replay | what vote-label, filter and label-probe write when they run again on the same inputs; with `--replay`, every stage | `replay.rs` |
+//!
+//! What is wrong with one file or one shard is one finding, told by the pass that comes nearest to the cause; what was made from a file with
+//! a finding is not derived again from it.
+
+mod chain;
+mod derive;
+mod differ;
+mod files;
+mod findings;
+mod replay;
+
+use crate::args::EXIT_CODES_HELP;
+use crate::console::{Verbosity, print_product, start_log};
+use crate::context::project_root;
+use crate::exit::StageFailure;
+use crate::interrupt::Interrupt;
+use crate::run_dir::MirrorArgs;
+use crate::run_record::RunRecord;
+use findings::{Findings, Kind, Severity};
+use rzero_io::layout::RunLayout;
+use serde_json::json;
+use std::path::PathBuf;
+
+/// Hold a whole run against itself: every file, row, label, reward and figure against what it follows from.
+#[derive(Debug, clap::Parser)]
+#[command(name = "audit", version, after_help = EXIT_CODES_HELP)]
+pub struct Args {
+    /// Run directory, or its URL in an object store
+    #[arg(env = "RZERO_RUN", value_name = "RUN")]
+    run: PathBuf,
+
+    #[command(flatten)]
+    mirrors: MirrorArgs,
+
+    /// Run every stage again, those with a model too, and compare what it writes, byte for byte: as long as the run took
+    #[arg(long)]
+    replay: bool,
+
+    /// One JSON object instead of a table
+    #[arg(long)]
+    json: bool,
+
+    /// Threads to use; left out, all cores
+    #[arg(long, env = "RZERO_THREADS", value_name = "N")]
+    threads: Option<usize>,
+
+    /// Folder that the profile's paths are relative to; left out, the nearest folder upwards that holds `justfile` and `pipelines`
+    #[arg(long, env = "RZERO_ROOT", value_name = "DIR")]
+    project_root: Option<PathBuf>,
+}
+
+/// A run that is being audited.
+struct Audit<'a> {
+    layout: &'a RunLayout,
+    record: RunRecord,
+    /// The run as it was typed.
+    run: PathBuf,
+    args: &'a Args,
+    project_root: PathBuf,
+    interrupt: Interrupt,
+}
+
+/// Runs the audit.
+///
+/// # Errors
+/// With findings: exit code 6, or 7 where all of them are warnings. When the directory holds no run: 3.
+pub fn run(args: &Args) -> anyhow::Result<()> {
+    start_log(Verbosity::Normal);
+    let layout = args.mirrors.layout_of(&args.run)?;
+    layout.refresh_all_manifests()?;
+    let mut findings = Findings::default();
+    let record = match RunRecord::read(&layout) {
+        Ok(Some(record)) => record,
+        Ok(None) => {
+            let message = format!("{} holds no run: it has no run.json", args.run.display());
+            return Err(StageFailure::input(message).hint("name the directory of a run, such as data/runs/tiny").into());
+        }
+        Err(error) => {
+            // Nothing of the run can be told without it.
+            findings.add(Severity::Error, Kind::RunRecord, "run.json", format!("{error:#}"), "restore run.json from a copy");
+            return tell(args, &findings, &files::Census::default(), None);
+        }
+    };
+    let audit = Audit {
+        layout: &layout,
+        record,
+        run: args.run.clone(),
+        args,
+        project_root: project_root(args.project_root.as_deref())?,
+        interrupt: Interrupt::listen()?,
+    };
+    if let Some(threads) = args.threads.filter(|threads| *threads > 0) {
+        rayon::ThreadPoolBuilder::new().num_threads(threads).build_global().ok();
+    }
+    let census = files::check(&audit, &mut findings)?;
+    let lineage = chain::check(&audit, &census, &mut findings)?;
+    derive::check(&audit, &census, &mut findings)?;
+    replay::check(&audit, &census, &mut findings)?;
+    tell(args, &findings, &census, Some(&lineage))
+}
+
+fn tell(args: &Args, findings: &Findings, census: &files::Census, lineage: Option<&chain::Lineage>) -> anyhow::Result<()> {
+    let (errors, warnings) = (findings.count(Severity::Error), findings.count(Severity::Warning));
+    if args.json {
+        print_product(json!({
+            "run": args.run,
+            "shards": census.shards.len(),
+            "files": census.num_files,
+            "bytes": census.num_bytes,
+            "rows": census.num_rows,
+            "replayed": findings.num_replayed,
+            "lineage": lineage.map(|lineage| lineage.json()),
+            "errors": errors,
+            "warnings": warnings,
+            "findings": findings.json(),
+        }));
+    } else {
+        print_product(format!(
+            "{}: {} shards, {} files, {:.1} MB, {} rows; {} shards run again",
+            args.run.display(),
+            census.shards.len(),
+            census.num_files,
+            census.num_bytes as f64 / 1e6,
+            census.num_rows,
+            findings.num_replayed,
+        ));
+        lineage.into_iter().for_each(|lineage| print_product(lineage.line()));
+        if !findings.is_empty() {
+            print_product(findings.table());
+        }
+    }
+    match (errors, warnings) {
+        (0, 0) => {
+            if !args.json {
+                print_product("no findings");
+            }
+            Ok(())
+        }
+        (0, warnings) => Err(StageFailure::doubtful(format!("{warnings} warnings")).into()),
+        (errors, warnings) => Err(StageFailure::broken(format!("{errors} errors, {warnings} warnings")).into()),
+    }
+}

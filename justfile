@@ -83,6 +83,11 @@ setup:
 test *flags:
     {{ without_run }} cargo test --release --workspace --lib --test '*' {{ flags }}
 
+# Change so many values of a run at random, every digest repaired: the audit finds each
+[group('work on the code')]
+test-audit mutations="100":
+    {{ without_run }} RZERO_MUTATIONS={{ quote(mutations) }} cargo test --release --workspace --test pipeline -- --nocapture audit::a_value
+
 # The tests of runs in object stores: on a folder, then on a server that speaks S3 (installs moto's)
 [group('work on the code')]
 test-stores:

@@ -30,7 +30,11 @@ fn digests<T: Table>(piece: &Piece<T>) -> Result<Vec<u128>> {
     for columns in piece.open(BATCH_ROWS)? {
         let columns = columns?;
         let batch = columns.batch();
-        let failed = |error: arrow::error::ArrowError| IoError::Encode { path: T::NAME.into(), table: T::NAME, problem: error.to_string() };
+        let failed = |error: arrow::error::ArrowError| IoError::Encode {
+            path: T::NAME.into(),
+            table: T::NAME,
+            problem: error.to_string(),
+        };
         let fields = batch.schema().fields().iter().map(|field| SortField::new(field.data_type().clone())).collect();
         let rows = RowConverter::new(fields).and_then(|converter| converter.convert_columns(batch.columns())).map_err(failed)?;
         digests.extend(rows.iter().map(|row| {

@@ -103,8 +103,13 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     }
     let census = files::check(&audit, &mut findings)?;
     let lineage = chain::check(&audit, &census, &mut findings)?;
-    derive::check(&audit, &census, &mut findings)?;
-    replay::check(&audit, &census, &mut findings)?;
+    let replay = replay::Replay::new(&audit, &census, &mut findings)?;
+    // In the order in which the run made them, so that what is wrong is known before what was made from it.
+    for ((_, place, stage), shards) in census.sets() {
+        audit.interrupt.check()?;
+        derive::check(&audit, stage, place, &shards, &mut findings);
+        replay.check(&audit, stage, place, &shards, &mut findings)?;
+    }
     tell(args, &findings, &census, Some(&lineage))
 }
 

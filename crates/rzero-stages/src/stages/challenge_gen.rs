@@ -79,8 +79,10 @@ fn write_questions(
             .into_iter()
             .map(|sample| rollout(sample, Role::Challenger, |row| context.place.challenge_id(row).to_string()))
             .collect();
-        let read: Vec<Challenge> =
-            written.iter().map(|rollout| challenge(rollout, &rule, |text| policy.holds_special_token(text))).collect::<anyhow::Result<_>>()?;
+        let read: Vec<Challenge> = written
+            .iter()
+            .map(|rollout| challenge(rollout, &rule, |text| policy.holds_special_token(text)))
+            .collect::<anyhow::Result<_>>()?;
         for (count, status) in counts.iter_mut().zip(ChallengeStatus::ALL) {
             *count += read.iter().filter(|challenge| challenge.challenge_status == status.as_str()).count() as u64;
         }

@@ -45,9 +45,9 @@ impl Lineage {
 
 /// Checks sets, inputs, steps and keys.
 pub(super) fn check(audit: &Audit<'_>, census: &Census, findings: &mut Findings) -> anyhow::Result<Lineage> {
-    check_inputs(audit, census, findings);
     check_sets(audit, census, findings);
     check_steps(audit, census, findings);
+    check_inputs(audit, census, findings);
     check_keys(audit, census, findings)?;
     Ok(lineage(census))
 }
@@ -76,15 +76,20 @@ fn check_sets(audit: &Audit<'_>, census: &Census, findings: &mut Findings) {
             findings.add(Severity::Error, Kind::Shards, &folder, format!("holds outputs cut into {counts} shards at once"), todo);
             continue;
         }
+        if shards.iter().any(|known| findings.is_torn(&known.name)) {
+            findings.mark_unread(&folder);
+        }
         let num = counts.first().copied().unwrap_or(1);
         let is_there: BTreeSet<u32> = shards.iter().map(|known| known.shard.index).collect();
         for index in (0..num).filter(|index| !is_there.contains(index)) {
+            findings.mark_unread(&folder);
             let subject = format!("{folder}/manifest-{}.json", Shard { index, num });
             let todo = format!("run {stage} there with --num-shards {num} --shard-index {index}");
             findings.add(Severity::Error, Kind::Shards, &subject, format!("shard {index} of {num} is missing"), todo);
         }
         // One that was made from something else stands against all others; of two, the second is named.
-        let stray = |known: &&&KnownShard| shards.iter().filter(|other| disagreement(&other.manifest, &known.manifest).is_some()).count();
+        let stray =
+            |known: &&&KnownShard| shards.iter().filter(|other| disagreement(&other.manifest, &known.manifest).is_some()).count();
         let (most, agreeing) = shards.iter().map(|known| (stray(&known), known)).min_by_key(|(num, _)| *num).unzip();
         if most.is_some_and(|most| most == 0) {
             continue;
@@ -93,7 +98,13 @@ fn check_sets(audit: &Audit<'_>, census: &Census, findings: &mut Findings) {
         for known in &shards {
             if let Some(what) = disagreement(&agreeing.manifest, &known.manifest) {
                 let problem = format!("differs from {} in {what}", agreeing.name);
-                findings.add(Severity::Error, Kind::Shards, &known.name, problem, format!("run {stage} there for this shard with --overwrite"));
+                findings.add(
+                    Severity::Error,
+                    Kind::Shards,
+                    &known.name,
+                    problem,
+                    format!("run {stage} there for this shard with --overwrite"),
+                );
             }
         }
     }
@@ -103,7 +114,9 @@ fn check_sets(audit: &Audit<'_>, census: &Census, findings: &mut Findings) {
 fn check_inputs(audit: &Audit<'_>, census: &Census, findings: &mut Findings) {
     let outputs = census.outputs();
     let mut readers: BTreeMap<(&str, &str), &KnownShard> = BTreeMap::new();
-    for known in &census.shards {
+    // A shard that is not of this run, or stands beside others that it does not belong to, is told of as a whole.
+    let is_of_run = |known: &&KnownShard| !findings.is_torn(&known.name) && !findings.is_flagged(folder_of(&known.name));
+    for known in census.shards.iter().filter(is_of_run) {
         for record in &known.manifest.inputs {
             readers.entry((&record.path, &record.digest)).or_insert(known);
         }
@@ -113,21 +126,36 @@ fn check_inputs(audit: &Audit<'_>, census: &Census, findings: &mut Findings) {
         let step = absolute.parent().and_then(|folder| audit.layout.checkpoint_origin(folder));
         let origin = audit.layout.stage_origin(&absolute).or_else(|| {
             let (iteration, phase, step) = step?;
-            let of_phase = |known: &&KnownShard| known.stage == Stage::GrpoStep && (known.place.iteration, known.place.phase) == (iteration, phase);
+            let of_phase = |known: &&KnownShard| {
+                known.stage == Stage::GrpoStep && (known.place.iteration, known.place.phase) == (iteration, phase)
+            };
             let last = census.shards.iter().filter(of_phase).map(|known| known.place.step).max().unwrap_or(1);
             Some((Stage::GrpoStep, Place::new(iteration, phase, step.unwrap_or(last))))
         });
         match (outputs.get(path), origin) {
             (Some((record, _)), _) if record.digest == digest => {}
+            (Some((_, writer)), _) if findings.is_torn(&writer.name) => {}
             (Some((record, writer)), _) => {
-                let problem = format!("is not what {} was made from: digest {}, there {}", reader.name, brief(&record.digest), brief(digest));
+                let problem = format!(
+                    "is not what {} was made from: digest {}, there {}",
+                    reader.name,
+                    brief(&record.digest),
+                    brief(digest)
+                );
                 let todo = format!("restore it with {}, or remove all that was made from it", writer.name);
                 findings.add(Severity::Error, Kind::InputChanged, path, problem, todo);
             }
             (None, Some((stage, place))) => {
                 let subject = manifest_of(audit, stage, place, path.rsplit('/').next().unwrap_or_default());
+                findings.mark_unread(path);
                 let problem = format!("{} was made from {path}, which no manifest lists", reader.name);
-                findings.add(Severity::Error, Kind::NoSource, &subject, problem, format!("restore it, or run {stage} there again"));
+                findings.add(
+                    Severity::Error,
+                    Kind::NoSource,
+                    &subject,
+                    problem,
+                    format!("restore it, or run {stage} there again"),
+                );
             }
             (None, None) => check_outside(audit, path, digest, reader, findings),
         }
@@ -142,10 +170,17 @@ fn check_outside(audit: &Audit<'_>, path: &str, digest: &str, reader: &KnownShar
     match digest_file(&outside(audit, path)) {
         Ok(found) if found.digest == digest => {}
         Ok(found) => {
-            let problem = format!("has changed since {} was made from it: digest {}, then {}", reader.name, brief(&found.digest), brief(digest));
+            let problem = format!(
+                "has changed since {} was made from it: digest {}, then {}",
+                reader.name,
+                brief(&found.digest),
+                brief(digest)
+            );
             findings.add(severity, Kind::Project, path, problem, todo);
         }
-        Err(error) => findings.add(severity, Kind::Project, path, format!("{}; {} was made from it", short(&error), reader.name), todo),
+        Err(error) => {
+            findings.add(severity, Kind::Project, path, format!("{}; {} was made from it", short(&error), reader.name), todo)
+        }
     }
 }
 
@@ -163,7 +198,13 @@ fn check_steps(audit: &Audit<'_>, census: &Census, findings: &mut Findings) {
         for step in (1..steps.last().copied().unwrap_or(0)).filter(|step| !steps.contains(step)) {
             let subject = manifest_of(audit, Stage::GrpoStep, Place::new(iteration, phase, step), "");
             let problem = format!("step {step} of the {phase} phase is missing, later ones are there");
-            findings.add(Severity::Error, Kind::StepMissing, &subject, problem, "restore it, or remove the steps after it and run the phase again");
+            findings.add(
+                Severity::Error,
+                Kind::StepMissing,
+                &subject,
+                problem,
+                "restore it, or remove the steps after it and run the phase again",
+            );
         }
     }
 }
@@ -190,12 +231,19 @@ fn check_keys(audit: &Audit<'_>, census: &Census, findings: &mut Findings) -> an
                     let problem = format!("row {row} of {table} has a key ({key}) that a row before it has");
                     findings.add(Severity::Error, Kind::Key, at, problem, format!("run {stage} there again with --overwrite"));
                 }
-                Some(Err(error)) => findings.add(Severity::Error, Kind::Schema, &files[0].path, short(&error), format!("run {stage} there again")),
+                Some(Err(error)) => {
+                    findings.add(Severity::Error, Kind::Schema, &files[0].path, short(&error), format!("run {stage} there again"))
+                }
                 Some(Ok(None)) | None => {}
             }
         }
     }
     Ok(())
+}
+
+/// The folder that a file lies in, by name.
+pub(super) fn folder_of(name: &str) -> &str {
+    name.rsplit_once('/').map_or("", |(folder, _)| folder)
 }
 
 fn file_of_row<'a>(files: &[&'a FileRecord], row: u64) -> &'a str {

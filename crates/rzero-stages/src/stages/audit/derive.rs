@@ -1,7 +1,7 @@
 //! Rows that follow from other rows, without a model: texts from tokens, challenges from completions, rewards and advantages from votes and
 //! answers, the figures of a step from its rows, grades from answers; and the counts of manifests from all of them.
 
-use super::files::{Census, KnownShard};
+use super::files::KnownShard;
 use super::findings::{Findings, Kind, Severity};
 use super::{Audit, chain, differ};
 use crate::args::CommonArgs;
@@ -28,27 +28,24 @@ use std::path::Path;
 /// Rollouts that are read at a time.
 const BATCH_ROWS: usize = 8192;
 
-/// Derives what can be derived of every set whose files, and what they were made from, are without findings.
-pub(super) fn check(audit: &Audit<'_>, census: &Census, findings: &mut Findings) -> anyhow::Result<()> {
-    for ((_, place, stage), shards) in census.sets() {
-        audit.interrupt.check()?;
-        if place.update > 0 || !shards.iter().all(|known| findings.is_fit(&known.manifest)) {
-            continue;
-        }
-        let checked = match stage {
-            Stage::ChallengeGen => shards.iter().try_for_each(|known| questions(audit, known, findings)),
-            Stage::SolveSample => answers(audit, place, &shards, findings),
-            Stage::GrpoStep => shards.iter().try_for_each(|known| step(audit, known, findings)),
-            Stage::Eval => evaluation(audit, &shards, findings),
-            _ => Ok(()),
-        };
-        if let Err(error) = checked {
-            let subject = shards[0].manifest.outputs.first().map_or(&shards[0].name, |record| &record.path);
-            let todo = format!("run {stage} there again with --overwrite, after what it reads is right");
-            findings.add(Severity::Error, Kind::Rows, subject, format!("{error:#}"), todo);
-        }
+/// Derives what can be derived of a set whose files, and what they were made from, are without findings.
+pub(super) fn check(audit: &Audit<'_>, stage: Stage, place: Place, shards: &[&KnownShard], findings: &mut Findings) {
+    let folder = audit.layout.relative(&audit.layout.stage_folder(stage, place)).unwrap_or_default();
+    if place.update > 0 || !findings.is_fit(&folder, shards) {
+        return;
     }
-    Ok(())
+    let checked = match stage {
+        Stage::ChallengeGen => shards.iter().try_for_each(|known| questions(audit, known, findings)),
+        Stage::SolveSample => answers(audit, place, shards, findings),
+        Stage::GrpoStep => shards.iter().try_for_each(|known| step(audit, known, findings)),
+        Stage::Eval => evaluation(audit, shards, findings),
+        _ => Ok(()),
+    };
+    if let Err(error) = checked {
+        let subject = shards[0].manifest.outputs.first().map_or(&shards[0].name, |record| &record.path);
+        let todo = format!("run {stage} there again with --overwrite, after what it reads is right");
+        findings.add(Severity::Error, Kind::Rows, subject, format!("{error:#}"), todo);
+    }
 }
 
 /// The surroundings of a stage, for reading.
@@ -133,7 +130,11 @@ impl Texts {
         let is_ended = tokens.last().is_some_and(|token| self.eos_tokens.contains(token));
         let decoded = self.tokenizer.decode(&tokens[..tokens.len() - usize::from(is_ended)]);
         if decoded.text != rollout.completion || decoded.is_valid_utf8 != rollout.is_valid_utf8 {
-            return at(format!("its completion is {:?}, its tokens spell {:?}", brief_text(&rollout.completion), brief_text(&decoded.text)));
+            return at(format!(
+                "its completion is {:?}, its tokens spell {:?}",
+                brief_text(&rollout.completion),
+                brief_text(&decoded.text)
+            ));
         }
         if is_ended && rollout.finish_reason != FinishReason::Stop.as_str() {
             return at(format!("it ends with the end token and finished by `{}`", rollout.finish_reason));
@@ -187,7 +188,8 @@ fn questions(audit: &Audit<'_>, known: &KnownShard, findings: &mut Findings) -> 
     })?;
     // Both tables could name other questions alike.
     if let Some(odd) = expected.iter().find(|read| read.challenge_id != known.place.challenge_id(read.row).to_string()) {
-        let problem = format!("row {} is named {}, its place says {}", odd.row, odd.challenge_id, known.place.challenge_id(odd.row));
+        let problem =
+            format!("row {} is named {}, its place says {}", odd.row, odd.challenge_id, known.place.challenge_id(odd.row));
         tell(record_of::<Rollout>(known)?, known, problem, findings);
         return Ok(());
     }
@@ -204,7 +206,8 @@ fn answers(audit: &Audit<'_>, place: Place, shards: &[&KnownShard], findings: &m
         let texts = Texts::of(audit, known)?;
         let (mut num_truncated, mut num_tokens) = (0u64, 0u64);
         each_rollouts(audit, known, &texts, findings, |rollouts| {
-            num_truncated += rollouts.iter().filter(|rollout| rollout.finish_reason == FinishReason::Length.as_str()).count() as u64;
+            num_truncated +=
+                rollouts.iter().filter(|rollout| rollout.finish_reason == FinishReason::Length.as_str()).count() as u64;
             num_tokens += rollouts.iter().map(|rollout| rollout.completion_tokens.len() as u64).sum::<u64>();
             if place.phase == Phase::Solver {
                 asked.extend(rollouts.iter().map(|rollout| (rollout.row, rollout.challenge_id.clone(), rollout.sample)));
@@ -221,7 +224,9 @@ fn answers(audit: &Audit<'_>, place: Place, shards: &[&KnownShard], findings: &m
         return Ok(());
     }
     let context = context_of(audit, Stage::SolveSample, place)?;
-    let inputs = StageInputs::new(&context).with_stage_at(Stage::Filter, Place::new(place.iteration, Phase::Curriculum, 0)).require_all()?;
+    let inputs = StageInputs::new(&context)
+        .with_stage_at(Stage::Filter, Place::new(place.iteration, Phase::Curriculum, 0))
+        .require_all()?;
     let batch = batch_questions(&context, &inputs)?;
     let of_question = |question: Question| {
         let Question { row, challenge_id, samples, .. } = question;
@@ -250,7 +255,10 @@ fn step(audit: &Audit<'_>, known: &KnownShard, findings: &mut Findings) -> anyho
     };
     let (rewards, metrics) = step_rows(&context, found)?;
     tell_rows::<RewardRow>(known, &rewards, &rows_of(audit, known)?, findings)?;
-    tell_rows(known, &[metrics], &written, findings)?;
+    if metrics != *found {
+        // The manifest's figures are those of the row that is not right.
+        return tell_rows(known, &[metrics], &written, findings);
+    }
     for (name, value) in [
         ("reward_mean", found.reward_mean),
         ("kl_reference", found.kl_reference),
@@ -274,17 +282,17 @@ fn evaluation(audit: &Audit<'_>, shards: &[&KnownShard], findings: &mut Findings
     let file = first.manifest.inputs.iter().find(|record| record.digest == *digest).context("its manifest lists no problems")?;
     let context = context_of(audit, Stage::Eval, first.place)?;
     let graders = Graders::new(&context, &chain::outside(audit, &file.path))?;
-    let mut num_results = 0;
-    for known in shards {
-        let found = rows_of::<EvalResult>(audit, known)?;
-        num_results += found.len() as u64;
-        let expected: Vec<EvalResult> = found.par_iter().map(|row| graders.regrade(row)).collect::<anyhow::Result<_>>()?;
-        tell_rows(known, &expected, &found, findings)?;
-        tell_counts(known, &Graders::counts(&expected), findings);
-    }
+    let results: Vec<Vec<EvalResult>> = shards.iter().map(|known| rows_of(audit, known)).collect::<anyhow::Result<_>>()?;
+    let num_results: u64 = results.iter().map(|results| results.len() as u64).sum();
     if num_results != graders.num_results() {
         let problem = format!("{num_results} results, of the problems and the profile follow {}", graders.num_results());
         tell(record_of::<EvalResult>(first)?, first, problem, findings);
+        return Ok(());
+    }
+    for (known, found) in shards.iter().zip(results) {
+        let expected: Vec<EvalResult> = found.par_iter().map(|row| graders.regrade(row)).collect::<anyhow::Result<_>>()?;
+        tell_rows(known, &expected, &found, findings)?;
+        tell_counts(known, &Graders::counts(&expected), findings);
     }
     Ok(())
 }

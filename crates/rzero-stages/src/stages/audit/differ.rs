@@ -50,21 +50,32 @@ pub(super) fn files<T: Table>(expected: &Path, actual: &Path) -> Result<Option<S
 
 fn batches<T: Table>(expected: &RecordBatch, actual: &RecordBatch, first: usize) -> Option<String> {
     let common = expected.num_rows().min(actual.num_rows());
-    let differs = |row: usize, column: usize| expected.column(column).slice(row, 1).to_data() != actual.column(column).slice(row, 1).to_data();
+    let differs = |row: usize, column: usize| {
+        expected.column(column).slice(row, 1).to_data() != actual.column(column).slice(row, 1).to_data()
+    };
     let columns = 0..expected.num_columns();
-    let unequal: Vec<usize> =
-        columns.filter(|at| expected.column(*at).slice(0, common).to_data() != actual.column(*at).slice(0, common).to_data()).collect();
+    let unequal: Vec<usize> = columns
+        .filter(|at| expected.column(*at).slice(0, common).to_data() != actual.column(*at).slice(0, common).to_data())
+        .collect();
     let at = (0..common).find_map(|row| unequal.iter().copied().find(|column| differs(row, *column)).map(|column| (row, column)));
     match at {
         Some((row, column)) => {
             let name = expected.schema().field(column).name().clone();
             let (said, follows) = (shown(actual.column(column), row), shown(expected.column(column), row));
-            let key = T::KEY.iter().filter_map(|key| expected.column_by_name(key)).map(|key| shown(key, row)).collect::<Vec<_>>().join(", ");
+            let key = T::KEY
+                .iter()
+                .filter_map(|key| expected.column_by_name(key))
+                .map(|key| shown(key, row))
+                .collect::<Vec<_>>()
+                .join(", ");
             Some(format!("row {} ({key}) says {name} {said}, which follows as {follows}", first + row))
         }
         None if expected.num_rows() != actual.num_rows() => {
             let (actual, expected) = (first + actual.num_rows(), first + expected.num_rows());
-            Some(format!("has {actual} rows where {expected} or more follow").replace(" or more", if actual < expected { " or more" } else { "" }))
+            Some(
+                format!("has {actual} rows where {expected} or more follow")
+                    .replace(" or more", if actual < expected { " or more" } else { "" }),
+            )
         }
         None => None,
     }

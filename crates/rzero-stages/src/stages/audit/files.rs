@@ -1,7 +1,7 @@
 //! Every file of a run: those that manifests list, held against them, and those that none lists.
 
-use super::Audit;
 use super::findings::{Findings, Kind, Severity};
+use super::{Audit, chain};
 use crate::console::Progress;
 use rzero_io::atomic::{digest_file, is_temporary};
 use rzero_io::error::IoError;
@@ -104,7 +104,9 @@ pub(super) fn check(audit: &Audit<'_>, findings: &mut Findings) -> anyhow::Resul
             }
         }
     }
-    census.shards.sort_by_key(|known| (known.place.at_update(0), known.stage, known.place.update == 0, known.place.update, known.shard));
+    census
+        .shards
+        .sort_by_key(|known| (known.place.at_update(0), known.stage, known.place.update == 0, known.place.update, known.shard));
     check_listed(audit, &mut census, findings)?;
     check_unlisted(audit, &names, &census, &unread, findings);
     Ok(census)
@@ -138,11 +140,16 @@ fn check_file(audit: &Audit<'_>, known: &KnownShard, record: &FileRecord) -> Res
         return Err((Kind::Damaged, format!("has {} bytes, its manifest says {}", found.num_bytes, record.num_bytes)));
     }
     if found.digest != record.digest {
-        let problem = format!("has other bytes than were written: digest {}, its manifest says {}", brief(&found.digest), brief(&record.digest));
+        let problem = format!(
+            "has other bytes than were written: digest {}, its manifest says {}",
+            brief(&found.digest),
+            brief(&record.digest)
+        );
         return Err((Kind::Damaged, problem));
     }
     let Some(table) = record.table.as_deref() else { return Ok(0) };
-    let rows = for_table!(table, checked_num_rows(&path)).ok_or_else(|| (Kind::Schema, format!("is of no table that is known: `{table}`")))?;
+    let rows = for_table!(table, checked_num_rows(&path))
+        .ok_or_else(|| (Kind::Schema, format!("is of no table that is known: `{table}`")))?;
     let rows = rows.map_err(|error| (Kind::Schema, short(&error)))?;
     if record.num_rows != Some(rows) {
         let said = record.num_rows.map_or_else(|| "nothing".to_owned(), |rows| rows.to_string());
@@ -178,7 +185,13 @@ fn check_manifest(audit: &Audit<'_>, known: &KnownShard, findings: &mut Findings
         error(Kind::ManifestEdited, "holds a profile that does not have the digest beside it".to_owned(), todo);
     }
     if let Some(problem) = clock_nonsense(manifest) {
-        findings.add(Severity::Warning, Kind::Clock, &known.name, problem, "look at the clock of the machine that wrote it; no row depends on it");
+        findings.add(
+            Severity::Warning,
+            Kind::Clock,
+            &known.name,
+            problem,
+            "look at the clock of the machine that wrote it; no row depends on it",
+        );
     }
 }
 
@@ -201,7 +214,13 @@ fn clock_nonsense(manifest: &Manifest) -> Option<String> {
 }
 
 /// What no manifest lists.
-fn check_unlisted(audit: &Audit<'_>, names: &[String], census: &Census, unread: &BTreeSet<(Stage, Place)>, findings: &mut Findings) {
+fn check_unlisted(
+    audit: &Audit<'_>,
+    names: &[String],
+    census: &Census,
+    unread: &BTreeSet<(Stage, Place)>,
+    findings: &mut Findings,
+) {
     let outputs = census.outputs();
     for name in names {
         let path = audit.layout.absolute(name);
@@ -224,11 +243,17 @@ fn check_unlisted(audit: &Audit<'_>, names: &[String], census: &Census, unread: 
             // What a torn manifest would list is told of there.
             Some((stage, place)) if is_own && unread.contains(&(stage, place)) => {}
             Some((stage, place)) if is_own => {
-                let has_some = census.shards.iter().any(|known| (known.stage, known.place) == (stage, place));
-                let folder = audit.layout.relative(&audit.layout.stage_folder(stage, place)).unwrap_or_default();
-                let subject = if has_some { name.clone() } else { format!("{folder}/manifest-*.json") };
+                let owner = chain::manifest_of(audit, stage, place, file);
+                // Where its shard has a manifest, the file alone is too much.
+                let subject = if names.binary_search(&owner).is_ok() { name.clone() } else { owner };
                 let problem = format!("no manifest lists {file}: it counts as nothing");
-                findings.add(Severity::Error, Kind::NoManifest, &subject, problem, format!("run {stage} there again, or remove it"));
+                findings.add(
+                    Severity::Error,
+                    Kind::NoManifest,
+                    &subject,
+                    problem,
+                    format!("run {stage} there again, or remove it"),
+                );
             }
             None if of_step.is_some() => {}
             _ => {

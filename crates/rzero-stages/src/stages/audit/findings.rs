@@ -1,10 +1,11 @@
 //! What an audit finds, each thing once.
 
+use super::chain::folder_of;
+use super::files::KnownShard;
 use crate::markdown::new_table;
 use comfy_table::CellAlignment;
-use rzero_schema::manifest::Manifest;
 use serde_json::{Value, json};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// How bad a finding is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -96,23 +97,34 @@ struct Finding {
 #[derive(Debug, Default)]
 pub(super) struct Findings {
     by_subject: BTreeMap<String, Finding>,
+    unread: BTreeSet<String>,
     /// Shards that were run again and wrote the same.
     pub(super) num_replayed: u64,
 }
 
 impl Findings {
     /// Notes what is wrong. The first thing that is told of a subject counts; what comes after stands beside it.
-    pub(super) fn add(&mut self, severity: Severity, kind: Kind, subject: &str, problem: impl Into<String>, todo: impl Into<String>) {
+    pub(super) fn add(
+        &mut self,
+        severity: Severity,
+        kind: Kind,
+        subject: &str,
+        problem: impl Into<String>,
+        todo: impl Into<String>,
+    ) {
         let problem = problem.into();
         match self.by_subject.get_mut(subject) {
             // Which value differs says more than that some do.
-            Some(known) if known.severity >= severity && (known.kind != Kind::InputChanged || kind == Kind::InputChanged) => known.also.push(problem),
+            Some(known) if known.severity >= severity && (known.kind != Kind::InputChanged || kind == Kind::InputChanged) => {
+                known.also.push(problem)
+            }
             Some(known) => {
                 let also = std::mem::take(&mut known.also).into_iter().chain([std::mem::take(&mut known.problem)]).collect();
                 *known = Finding { severity, kind, problem, todo: todo.into(), also };
             }
             None => {
-                self.by_subject.insert(subject.to_owned(), Finding { severity, kind, problem, todo: todo.into(), also: Vec::new() });
+                self.by_subject
+                    .insert(subject.to_owned(), Finding { severity, kind, problem, todo: todo.into(), also: Vec::new() });
             }
         }
     }
@@ -127,10 +139,26 @@ impl Findings {
         self.by_subject.get(subject).is_none_or(|finding| finding.kind == Kind::InputChanged)
     }
 
-    /// Whether a shard can be derived again: its own files can be read, and what it was made from is without findings.
-    pub(super) fn is_fit(&self, manifest: &Manifest) -> bool {
-        manifest.outputs.iter().all(|record| self.is_readable(&record.path))
-            && manifest.inputs.iter().all(|record| !self.by_subject.contains_key(&record.path))
+    /// Whether something was found of a file, shard or folder.
+    pub(super) fn is_flagged(&self, subject: &str) -> bool {
+        self.by_subject.contains_key(subject)
+    }
+
+    /// Notes that a file, or the whole of a folder, is not there to be read, which is told elsewhere.
+    pub(super) fn mark_unread(&mut self, path: &str) {
+        self.unread.insert(path.to_owned());
+    }
+
+    /// Whether a set of shards can be derived again: it is one set, its own files can be read, and what it was made from is without findings.
+    pub(super) fn is_fit(&self, folder: &str, shards: &[&KnownShard]) -> bool {
+        let is_told = |subject: &str| self.is_flagged(subject) || self.unread.contains(subject);
+        let is_sound = |path: &str| !is_told(path) && !is_told(folder_of(path));
+        let is_fit = |known: &&KnownShard| {
+            !self.is_torn(&known.name)
+                && known.manifest.outputs.iter().all(|record| self.is_readable(&record.path))
+                && known.manifest.inputs.iter().all(|record| is_sound(&record.path))
+        };
+        !is_told(folder) && shards.iter().all(is_fit)
     }
 
     pub(super) fn is_empty(&self) -> bool {

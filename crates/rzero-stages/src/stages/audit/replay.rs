@@ -12,6 +12,7 @@ use anyhow::{Context, bail};
 use rzero_io::error::{IoError, Result};
 use rzero_io::layout::{RunLayout, Shard};
 use rzero_io::manifest::read_manifest;
+use rzero_schema::ids::Place;
 use rzero_schema::manifest::{FileRecord, Manifest};
 use rzero_schema::table::Table;
 use rzero_schema::tables::StepTiming;
@@ -25,33 +26,53 @@ const PLAIN_STAGES: [Stage; 3] = [Stage::VoteLabel, Stage::Filter, Stage::LabelP
 /// Figures of a manifest that depend on the machine.
 const FREE_METRICS: [&str; 1] = ["peak_memory_bytes"];
 
-/// Runs again what can be run again.
-pub(super) fn check(audit: &Audit<'_>, census: &Census, findings: &mut Findings) -> anyhow::Result<()> {
-    let mut chosen: Vec<&KnownShard> = Vec::new();
-    let mut skipped: Vec<(&KnownShard, String)> = Vec::new();
-    for known in census.shards.iter().filter(|known| PLAIN_STAGES.contains(&known.stage) || audit.args.replay) {
-        match reason_to_skip(audit, known) {
-            Some(reason) => skipped.push((known, reason)),
-            None => chosen.push(known),
+/// Runs shards again; it has a stand-in where there are any to run.
+pub(super) struct Replay(Option<StandIn>);
+
+impl Replay {
+    /// Makes ready for the run's shards, and tells which of those that were asked for cannot be run again.
+    pub(super) fn new(audit: &Audit<'_>, census: &Census, findings: &mut Findings) -> anyhow::Result<Self> {
+        let mut is_needed = false;
+        for known in census.shards.iter().filter(|known| is_asked_for(audit, known)) {
+            match reason_to_skip(audit, known) {
+                Some(reason) => {
+                    let todo = "what it says of itself was checked, what it wrote was not made again";
+                    findings.add(Severity::Note, Kind::NotReplayed, &known.name, reason, todo);
+                }
+                None => is_needed = true,
+            }
         }
+        Ok(Self(is_needed.then(|| StandIn::new(audit, census)).transpose()?))
     }
-    for (known, reason) in skipped {
-        let todo = "what it says of itself was checked, what it wrote was not made again";
-        findings.add(Severity::Note, Kind::NotReplayed, &known.name, reason, todo);
-    }
-    if chosen.is_empty() {
-        return Ok(());
-    }
-    let stand_in = StandIn::new(audit, census)?;
-    let progress = Progress::start("running again", chosen.len() as u64, "shards");
-    for known in chosen {
-        audit.interrupt.check()?;
-        if findings.is_fit(&known.manifest) && !findings.is_torn(&known.name) {
+
+    /// Runs those of a set again that can be, unless something was found of it or of what it was made from.
+    pub(super) fn check(
+        &self,
+        audit: &Audit<'_>,
+        stage: Stage,
+        place: Place,
+        shards: &[&KnownShard],
+        findings: &mut Findings,
+    ) -> anyhow::Result<()> {
+        let Some(stand_in) = &self.0 else { return Ok(()) };
+        let folder = audit.layout.relative(&audit.layout.stage_folder(stage, place)).unwrap_or_default();
+        let chosen: Vec<&KnownShard> =
+            shards.iter().copied().filter(|known| is_asked_for(audit, known) && reason_to_skip(audit, known).is_none()).collect();
+        if chosen.is_empty() || !findings.is_fit(&folder, shards) {
+            return Ok(());
+        }
+        let progress = Progress::start(&format!("{stage} at {place}, again"), chosen.len() as u64, "shards");
+        for known in chosen {
+            audit.interrupt.check()?;
             stand_in.replay(audit, known, findings)?;
+            progress.advance(1);
         }
-        progress.advance(1);
+        Ok(())
     }
-    Ok(())
+}
+
+fn is_asked_for(audit: &Audit<'_>, known: &KnownShard) -> bool {
+    PLAIN_STAGES.contains(&known.stage) || audit.args.replay
 }
 
 /// Why a shard cannot be made again here to the byte.
@@ -80,7 +101,8 @@ struct StandIn {
 
 impl StandIn {
     fn new(audit: &Audit<'_>, census: &Census) -> anyhow::Result<Self> {
-        let folder = tempfile::Builder::new().prefix("rzero-audit-").tempdir().context("cannot make a folder for temporary files")?;
+        let folder =
+            tempfile::Builder::new().prefix("rzero-audit-").tempdir().context("cannot make a folder for temporary files")?;
         let layout = RunLayout::new(folder.path().join("run"));
         let program = std::env::current_exe().context("cannot tell where the binaries lie")?;
         let stand_in = Self { folder, layout, binaries: program.parent().unwrap_or(Path::new(".")).to_owned() };
@@ -90,7 +112,10 @@ impl StandIn {
         }
         // What people filled is no output.
         for record in census.shards.iter().flat_map(|known| &known.manifest.inputs) {
-            if record.path.starts_with("iter-") && !stand_in.layout.absolute(&record.path).exists() && audit.layout.absolute(&record.path).exists() {
+            if record.path.starts_with("iter-")
+                && !stand_in.layout.absolute(&record.path).exists()
+                && audit.layout.absolute(&record.path).exists()
+            {
                 stand_in.link(audit, &record.path)?;
             }
         }
@@ -126,7 +151,8 @@ impl StandIn {
         match (told, remade) {
             (None, Ok(remade)) => self.compare(audit, known, &remade, findings)?,
             (told, _) => {
-                let problem = format!("{} does not run again on what it was made from: {}", known.stage, told.unwrap_or_default());
+                let problem =
+                    format!("{} does not run again on what it was made from: {}", known.stage, told.unwrap_or_default());
                 findings.add(Severity::Error, Kind::NotReproduced, &known.name, problem, "do what its message says");
             }
         }
@@ -140,11 +166,19 @@ impl StandIn {
         std::fs::write(&profile, toml::to_string(used)?).map_err(IoError::file("write", &profile))?;
         let program = self.binaries.join(known.stage.as_str());
         let mut command = Command::new(&program);
-        for (variable, _) in std::env::vars().filter(|(variable, _)| variable.starts_with("RZERO_") || variable.starts_with("SLURM_")) {
+        for (variable, _) in
+            std::env::vars().filter(|(variable, _)| variable.starts_with("RZERO_") || variable.starts_with("SLURM_"))
+        {
             command.env_remove(variable);
         }
         command.env_remove("SHARD_INDEX").env_remove("NUM_SHARDS").env("RUST_LOG", "error");
-        command.arg("--run").arg(self.layout.root()).arg("--profile").arg(&profile).arg("--project-root").arg(&audit.project_root);
+        command
+            .arg("--run")
+            .arg(self.layout.root())
+            .arg("--profile")
+            .arg(&profile)
+            .arg("--project-root")
+            .arg(&audit.project_root);
         command.args(["--iteration", &known.place.iteration.to_string(), "--phase", known.place.phase.as_str(), "--quiet"]);
         if known.place.step > 0 {
             command.args(["--step", &known.place.step.to_string()]);
@@ -170,7 +204,13 @@ impl StandIn {
         if remade.fingerprint != known.manifest.fingerprint {
             let what = changed_input(&known.manifest, remade);
             let problem = format!("would be made from something else now: {what}");
-            findings.add(Severity::Error, Kind::NotReproduced, &known.name, problem, "restore what has changed, or run the stage again");
+            findings.add(
+                Severity::Error,
+                Kind::NotReproduced,
+                &known.name,
+                problem,
+                "restore what has changed, or run the stage again",
+            );
             return Ok(());
         }
         let mut is_same = true;
@@ -180,7 +220,13 @@ impl StandIn {
                 continue;
             }
             let Some(again) = remade.outputs.iter().find(|again| again.path == record.path) else {
-                findings.add(Severity::Error, Kind::NotReproduced, &record.path, "is not written when its stage runs again", rerun(known));
+                findings.add(
+                    Severity::Error,
+                    Kind::NotReproduced,
+                    &record.path,
+                    "is not written when its stage runs again",
+                    rerun(known),
+                );
                 is_same = false;
                 continue;
             };
@@ -190,8 +236,15 @@ impl StandIn {
                 is_same = false;
             }
         }
-        for again in remade.outputs.iter().filter(|again| !known.manifest.outputs.iter().any(|record| record.path == again.path)) {
-            findings.add(Severity::Error, Kind::NotReproduced, &known.name, format!("does not list {}, which its stage writes", again.path), rerun(known));
+        for again in remade.outputs.iter().filter(|again| !known.manifest.outputs.iter().any(|record| record.path == again.path))
+        {
+            findings.add(
+                Severity::Error,
+                Kind::NotReproduced,
+                &known.name,
+                format!("does not list {}, which its stage writes", again.path),
+                rerun(known),
+            );
             is_same = false;
         }
         is_same &= tell_figures(known, remade, findings);
@@ -218,7 +271,8 @@ fn rerun(known: &KnownShard) -> String {
 /// Counts and figures of a manifest against those of the same shard made again; whether they are the same.
 fn tell_figures(known: &KnownShard, remade: &Manifest, findings: &mut Findings) -> bool {
     let written = &known.manifest;
-    let count = written.counts.keys().chain(remade.counts.keys()).find(|name| written.counts.get(*name) != remade.counts.get(*name));
+    let count =
+        written.counts.keys().chain(remade.counts.keys()).find(|name| written.counts.get(*name) != remade.counts.get(*name));
     let is_free = |name: &&String| !FREE_METRICS.contains(&name.as_str());
     let names = written.metrics.keys().chain(remade.metrics.keys()).filter(is_free);
     let metric = names.into_iter().find(|name| written.metrics.get(*name) != remade.metrics.get(*name));
@@ -236,7 +290,11 @@ fn tell_figures(known: &KnownShard, remade: &Manifest, findings: &mut Findings) 
 
 /// What decides the output of a shard otherwise than when it was made.
 fn changed_input(written: &Manifest, remade: &Manifest) -> String {
-    let digest = written.digests.iter().find(|(what, digest)| remade.digests.get(*what) != Some(digest)).map(|(what, _)| what.clone());
-    let input = written.inputs.iter().find(|record| !remade.inputs.iter().any(|again| (&again.path, &again.digest) == (&record.path, &record.digest)));
+    let digest =
+        written.digests.iter().find(|(what, digest)| remade.digests.get(*what) != Some(digest)).map(|(what, _)| what.clone());
+    let input = written
+        .inputs
+        .iter()
+        .find(|record| !remade.inputs.iter().any(|again| (&again.path, &again.digest) == (&record.path, &record.digest)));
     digest.or_else(|| input.map(|record| record.path.clone())).unwrap_or_else(|| "something that it does not name".to_owned())
 }

@@ -36,8 +36,11 @@ impl<'a> Graders<'a> {
     /// The row as it follows from its problem and its completion.
     pub(crate) fn regrade(&self, row: &EvalResult) -> anyhow::Result<EvalResult> {
         let odd = |what: String| StageFailure::input(format!("a result is of {what}"));
-        let (item, rule) = self.items.get(&row.item_id).ok_or_else(|| odd(format!("problem {}, which was not asked", row.item_id)))?;
-        let is_of = |pass: &&Pass| pass.style.as_str() == row.eval_style && pass.mode.as_str() == row.eval_mode && row.sample < pass.num_samples;
+        let (item, rule) =
+            self.items.get(&row.item_id).ok_or_else(|| odd(format!("problem {}, which was not asked", row.item_id)))?;
+        let is_of = |pass: &&Pass| {
+            pass.style.as_str() == row.eval_style && pass.mode.as_str() == row.eval_mode && row.sample < pass.num_samples
+        };
         let pass = self.passes.iter().find(is_of).ok_or_else(|| {
             odd(format!("sample {} of {} {}, which the profile does not ask for", row.sample, row.eval_style, row.eval_mode))
         })?;

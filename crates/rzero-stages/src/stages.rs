@@ -7,6 +7,8 @@ pub mod base_profile;
 pub mod challenge_gen;
 #[cfg(feature = "model")]
 pub mod eval;
+#[cfg(feature = "model")]
+pub mod explain;
 #[cfg(feature = "fetch")]
 pub mod fetch_model;
 pub mod filter;

@@ -176,26 +176,40 @@ fn each_rollouts(
     Ok(())
 }
 
-/// Challenges follow from the completions they were read from.
+/// Challenges follow from the completions they were read from, row by row.
 fn questions(audit: &Audit<'_>, known: &KnownShard, findings: &mut Findings) -> anyhow::Result<()> {
     let texts = Texts::of(audit, known)?;
     let rule = question_rule(&audit.record.profile);
-    let mut expected = Vec::new();
+    let (record, place) = (record_of::<Challenge>(known)?, known.place);
+    let mut written = stream_table::<Challenge>(&audit.layout.bring(record)?, BATCH_ROWS)?;
+    let (mut num_rows, mut difference, mut odd) = (0, None, None::<Challenge>);
+    let mut counts: BTreeMap<String, u64> = ChallengeStatus::ALL.iter().map(|status| (status.to_string(), 0)).collect();
     each_rollouts(audit, known, &texts, findings, |rollouts| {
         let read = |rollout| challenge(rollout, &rule, |text| texts.tokenizer.holds_special_token(text));
-        expected.extend(rollouts.par_iter().map(read).collect::<anyhow::Result<Vec<Challenge>>>()?);
+        let expected = rollouts.par_iter().map(read).collect::<anyhow::Result<Vec<Challenge>>>()?;
+        // Both tables could name their questions alike, and wrongly.
+        odd = odd
+            .take()
+            .or_else(|| expected.iter().find(|read| read.challenge_id != place.challenge_id(read.row).to_string()).cloned());
+        expected.iter().for_each(|read| *counts.entry(read.challenge_status.clone()).or_default() += 1);
+        if difference.is_none() {
+            difference = differ::rows_from(num_rows, &expected, &written.next().transpose()?.unwrap_or_default());
+        }
+        num_rows += expected.len();
         Ok(())
     })?;
-    // Both tables could name other questions alike.
-    if let Some(odd) = expected.iter().find(|read| read.challenge_id != known.place.challenge_id(read.row).to_string()) {
-        let problem =
-            format!("row {} is named {}, its place says {}", odd.row, odd.challenge_id, known.place.challenge_id(odd.row));
+    if difference.is_none() && written.next().transpose()?.is_some() {
+        difference = Some(format!("has more rows than the {num_rows} completions that they follow from"));
+    }
+    if let Some(odd) = odd {
+        let problem = format!("row {} is named {}, its place says {}", odd.row, odd.challenge_id, place.challenge_id(odd.row));
         tell(record_of::<Rollout>(known)?, known, problem, findings);
         return Ok(());
     }
-    tell_rows(known, &expected, &rows_of::<Challenge>(audit, known)?, findings)?;
-    let count = |status: &ChallengeStatus| expected.iter().filter(|read| read.challenge_status == status.as_str()).count() as u64;
-    tell_counts(known, &ChallengeStatus::ALL.iter().map(|status| (status.to_string(), count(status))).collect(), findings);
+    match difference {
+        Some(difference) => tell(record, known, difference, findings),
+        None => tell_counts(known, &counts, findings),
+    }
     Ok(())
 }
 

@@ -15,17 +15,14 @@ const SHOWN: usize = 60;
 
 /// Where rows differ from those that were expected; `None` where they do not.
 pub(super) fn rows<T: Table>(expected: &[T], actual: &[T]) -> Option<String> {
-    let mut first = 0;
-    let length = expected.len().max(actual.len());
-    while first < length {
-        let part = |rows: &[T]| T::to_batch(&rows[first.min(rows.len())..(first + BATCH_ROWS).min(rows.len())]);
-        let (expected_part, actual_part) = (part(expected), part(actual));
-        if let Some(difference) = batches::<T>(&expected_part, &actual_part, first) {
-            return Some(difference);
-        }
-        first += BATCH_ROWS;
-    }
-    None
+    rows_from(0, expected, actual)
+}
+
+/// The same of rows that begin with row `first` of their table.
+pub(super) fn rows_from<T: Table>(first: usize, expected: &[T], actual: &[T]) -> Option<String> {
+    let part = |rows: &[T], start: usize| T::to_batch(&rows[start.min(rows.len())..(start + BATCH_ROWS).min(rows.len())]);
+    let mut starts = (0..expected.len().max(actual.len())).step_by(BATCH_ROWS);
+    starts.find_map(|start| batches::<T>(&part(expected, start), &part(actual, start), first + start))
 }
 
 /// Where a file differs from the one that was expected.

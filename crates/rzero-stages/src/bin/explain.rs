@@ -1,0 +1,11 @@
+//! `explain`: see [`rzero_stages::stages::explain`].
+
+use rzero_stages::stages::explain;
+use std::process::ExitCode;
+
+#[global_allocator]
+static ALLOCATOR: rzero_stages::MiMalloc = rzero_stages::MiMalloc;
+
+fn main() -> ExitCode {
+    rzero_stages::exit::main_with(explain::run)
+}

@@ -27,6 +27,7 @@ use crate::run_dir::MirrorArgs;
 use crate::run_record::RunRecord;
 use findings::{Findings, Kind, Severity};
 use rzero_io::layout::RunLayout;
+use rzero_schema::vocab::Stage;
 use serde_json::json;
 use std::path::PathBuf;
 
@@ -44,6 +45,10 @@ pub struct Args {
     /// Run every stage again, those with a model too, and compare what it writes, byte for byte: as long as the run took
     #[arg(long)]
     replay: bool,
+
+    /// Derive only what these stages wrote, split by commas; files, inputs and keys are checked of all
+    #[arg(long, value_name = "STAGES", value_delimiter = ',')]
+    stages: Vec<Stage>,
 
     /// One JSON object instead of a table
     #[arg(long)]
@@ -105,7 +110,8 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     let lineage = chain::check(&audit, &census, &mut findings)?;
     let replay = replay::Replay::new(&audit, &census, &mut findings)?;
     // In the order in which the run made them, so that what is wrong is known before what was made from it.
-    for ((_, place, stage), shards) in census.sets() {
+    let is_wanted = |stage: Stage| args.stages.is_empty() || args.stages.contains(&stage);
+    for ((_, place, stage), shards) in census.sets().into_iter().filter(|((.., stage), _)| is_wanted(*stage)) {
         audit.interrupt.check()?;
         derive::check(&audit, stage, place, &shards, &mut findings);
         replay.check(&audit, stage, place, &shards, &mut findings)?;

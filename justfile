@@ -88,6 +88,11 @@ test *flags:
 test-audit mutations="100":
     {{ without_run }} RZERO_MUTATIONS={{ quote(mutations) }} cargo test --release --workspace --test pipeline -- --nocapture audit::a_value
 
+# Every table of a run, and a dataset made of it, by pyarrow, DuckDB, polars and datasets (installs them)
+[group('work on the code')]
+test-readers:
+    @{{ without_run }} RZERO_JUST={{ quote(just_executable()) }} RZERO_BIN={{ quote(bin) }} bash pipelines/test-readers
+
 # The tests of runs in object stores: on a folder, then on a server that speaks S3 (installs moto's)
 [group('work on the code')]
 test-stores:

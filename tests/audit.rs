@@ -43,7 +43,7 @@ const CURRICULUM: &str = "iter-001/curriculum";
 const STEP: &str = "iter-001/solver/step-01/grpo-step";
 
 /// An iteration of the smoke profile in two shards, of this seed; one for all tests.
-fn whole(seed: u32, shards: u32) -> &'static Path {
+pub(crate) fn whole(seed: u32, shards: u32) -> &'static Path {
     static RUNS: OnceLock<[(u32, u32, tempfile::TempDir); 3]> = OnceLock::new();
     let runs = RUNS.get_or_init(|| {
         [(7, 2), (8, 2), (7, 1)].map(|(seed, shards)| {

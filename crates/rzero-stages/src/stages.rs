@@ -26,6 +26,7 @@ pub mod label_probe;
 pub mod make_ladder;
 #[cfg(feature = "model")]
 pub mod pretrain;
+pub mod publish_dataset;
 pub mod schemas;
 #[cfg(feature = "model")]
 pub mod solve_sample;

@@ -30,6 +30,7 @@ mod bench;
 mod benchmarks;
 mod conversation;
 mod dag;
+mod dataset;
 mod hostile_model;
 mod just;
 #[cfg(feature = "fetch")]

@@ -5,10 +5,12 @@
 
 import json
 import os
+import re
+import subprocess
 import sys
 from pathlib import Path
 
-os.environ["HF_HUB_OFFLINE"] = os.environ["HF_DATASETS_OFFLINE"] = "1"
+os.environ["HF_HUB_OFFLINE"] = os.environ["HF_DATASETS_OFFLINE"] = os.environ["HF_DATASETS_DISABLE_PROGRESS_BARS"] = "1"
 
 import datasets
 import duckdb
@@ -56,6 +58,21 @@ def check_table(path: Path, schema: dict) -> int:
     return table.num_rows
 
 
+def check_queries(run: Path) -> int:
+    """Every query of the README runs and finds something in this run, but where its question has no such rows."""
+    root = Path(__file__).resolve().parents[2]
+    block = re.search(r"```sql\n(.*?)```", (root / "README.md").read_text(), re.DOTALL).group(1)
+    queries = [query.strip() for query in block.split(";") if query.strip()]
+    for query in queries:
+        told = subprocess.run([sys.executable, root / "pipelines/sql.py", run, query], capture_output=True, text=True)
+        assert told.returncode == 0, (query, told.stderr)
+        # DuckDB draws no line between header and rows where there are none.
+        assert "├" in told.stdout or "lost" in query, (query, told.stdout)
+    wrong = subprocess.run([sys.executable, root / "pipelines/sql.py", run, "SELECT nothing FROM labels"], capture_output=True, text=True)
+    assert wrong.returncode == 2 and "hint:" in wrong.stderr, wrong
+    return len(queries)
+
+
 def main() -> int:
     run, dataset, schemas = (Path(argument) for argument in sys.argv[1:4])
     known = {path.stem: json.loads(path.read_text()) for path in schemas.glob("*.json")}
@@ -80,7 +97,8 @@ def main() -> int:
                 found = rows.features.arrow_schema.field(column["name"]).type
                 assert is_same(found, arrow_type(column["type"])), (name, column, found)
         print(f"{name}: {', '.join(f'{split} ({rows.num_rows})' for split, rows in loaded.items())}")
-    print(f"{sum(seen.values())} files of {len(seen)} tables, {num_rows} rows: the same by pyarrow, DuckDB, polars and datasets")
+    num_queries = check_queries(run)
+    print(f"{sum(seen.values())} files of {len(seen)} tables, {num_rows} rows: the same by pyarrow, DuckDB, polars and datasets; {num_queries} queries of the README run")
     return 0
 
 

@@ -1,4 +1,4 @@
-//! `publish-dataset` and `explain` on a run of the smoke profile. What other readers make of a dataset, `just test-readers` tells.
+//! `publish-dataset`, `explain` and `look` on a run of the smoke profile. What other readers make of a dataset, `just test-readers` tells.
 
 use crate::audit::whole;
 use rzero_io::reader::read_table;
@@ -62,14 +62,20 @@ fn a_dataset_holds_the_parts_of_the_run_and_says_where_they_came_from() {
 #[test]
 fn the_life_of_a_question_is_that_of_its_tables() {
     let run = whole(7, 2);
-    let explain = |arguments: &[&str]| told(env!("CARGO_BIN_EXE_explain"), &[&["--run", run.to_str().unwrap()], arguments].concat());
+    let explain =
+        |arguments: &[&str]| told(env!("CARGO_BIN_EXE_explain"), &[&["--run", run.to_str().unwrap()], arguments].concat());
     let life = |id: &str| serde_json::from_str::<Value>(&explain(&[id, "--json"]).1).unwrap();
     let labels: Vec<Label> = [0, 1]
         .iter()
-        .flat_map(|shard| read_table::<Label>(&run.join(format!("iter-001/curriculum/vote-label/labels-0000{shard}-of-00002.parquet"))).unwrap())
+        .flat_map(|shard| {
+            read_table::<Label>(&run.join(format!("iter-001/curriculum/vote-label/labels-0000{shard}-of-00002.parquet"))).unwrap()
+        })
         .collect();
     let kept = read_table::<CurriculumRow>(&run.join("iter-001/curriculum/filter/curriculum-00000-of-00001.parquet")).unwrap();
-    let rewards = |step| read_table::<RewardRow>(&run.join(format!("iter-001/solver/step-0{step}/grpo-step/rewards-00000-of-00001.parquet"))).unwrap();
+    let rewards = |step| {
+        read_table::<RewardRow>(&run.join(format!("iter-001/solver/step-0{step}/grpo-step/rewards-00000-of-00001.parquet")))
+            .unwrap()
+    };
     for label in labels.iter().step_by(5) {
         let life = life(&label.challenge_id);
         assert_eq!(life["label"]["pseudo_label"].as_str(), label.pseudo_label.as_deref());
@@ -97,9 +103,41 @@ fn the_life_of_a_question_is_that_of_its_tables() {
     for words in ["completion", "The vote", "kept", "each token the most likely one"] {
         assert!(text.contains(words), "`{words}` is not in: {text}");
     }
-    for (id, words) in [("001/curriculum", "several questions"), ("9/nowhere", "no question"), ("001/curriculum/00/99999", "no question")] {
+    for (id, words) in
+        [("001/curriculum", "several questions"), ("9/nowhere", "no question"), ("001/curriculum/00/99999", "no question")]
+    {
         let (code, _, text) = explain(&[id]);
         assert_eq!(code, Some(2), "{text}");
         assert!(text.contains(words), "{text}");
     }
+}
+
+#[test]
+fn a_look_at_a_table_counts_its_rows_and_reads_its_tokens() {
+    let run = whole(7, 2);
+    let look = |arguments: &[&str]| told(env!("CARGO_BIN_EXE_look"), &[&["--run", run.to_str().unwrap()], arguments].concat());
+    for table in rzero_schema::tables::all_tables() {
+        let (code, text, errors) = look(&[table.name, "--json"]);
+        // These stand in no run of this kind.
+        if ["gradient_sums", "pretrain_metrics", "eval_items", "judgements"].contains(&table.name) {
+            assert_eq!(code, Some(3), "{}: {text}{errors}", table.name);
+            continue;
+        }
+        let seen: Value = serde_json::from_str(&text).unwrap_or_else(|_| panic!("{}: {text}{errors}", table.name));
+        let shown: Vec<&str> =
+            seen["columns"].as_array().unwrap().iter().map(|column| column["name"].as_str().unwrap()).collect();
+        assert_eq!(shown, table.columns.iter().map(|column| column.name).collect::<Vec<_>>());
+        assert!(seen["num_rows"].as_u64().unwrap() > 0 && !seen["rows"].as_array().unwrap().is_empty(), "{}", table.name);
+    }
+    let seen: Value = serde_json::from_str(&look(&["rollouts", "--json", "--rows", "1"]).1).unwrap();
+    let row = &seen["rows"][0];
+    assert_eq!(row["completion_tokens"]["text"].as_str().unwrap().trim_end_matches("<eos>"), row["completion"]);
+    let text = look(&["labels"]).1;
+    for words in ["labels, version 1, named by challenge_id", "pseudo_label", "majority answer; null where", "row "] {
+        assert!(text.contains(words), "`{words}` is not in: {text}");
+    }
+    let part = run.join("iter-001/curriculum/filter/curriculum-00000-of-00001.parquet");
+    assert!(look(&[part.to_str().unwrap()]).1.starts_with("curriculum, version 1"));
+    let (code, _, text) = look(&["nothing"]);
+    assert!(code == Some(2) && text.contains("there is no table `nothing`"), "{text}");
 }

@@ -10,7 +10,7 @@
 //! | `shared_step.rs` | a training step shared among processes: the same bytes, and what becomes of missing or foreign parts |
 //! | `stores.rs` | runs in object stores: the same bytes, two writers, machines that are lost |
 //! | `audit.rs` | `audit` on runs that were broken on purpose |
-//! | `dataset.rs` | `publish-dataset` and `explain`: what they say is what the tables hold |
+//! | `dataset.rs` | `publish-dataset`, `explain` and `look`: what they say is what the tables hold |
 //! | `at_size.rs` | what large models need: adapters, 16-bit checkpoints, less memory and how much of it |
 //! | `accelerator.rs` | the path of an accelerator, on the CPU, against the CPU's own |
 //! | `hostile_model.rs` | what becomes of a model that writes nonsense |

@@ -33,6 +33,8 @@ pub mod run_dir;
 pub mod run_record;
 pub mod scores;
 pub mod stages;
+#[cfg(feature = "model")]
+mod tables;
 pub mod template;
 #[cfg(feature = "fetch")]
 mod transport;

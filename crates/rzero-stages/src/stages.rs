@@ -23,6 +23,8 @@ pub mod import_model;
 #[cfg(feature = "fetch")]
 pub mod judge;
 pub mod label_probe;
+#[cfg(feature = "model")]
+pub mod look;
 pub mod make_ladder;
 #[cfg(feature = "model")]
 pub mod pretrain;

@@ -1,8 +1,9 @@
 //! How the shards of a run hang together: every input is the output it was, back to the base model.
 
 use super::Audit;
-use super::files::{Census, KnownShard, brief, for_table, short};
+use super::files::{Census, KnownShard, brief, short};
 use super::findings::{Findings, Kind, Severity};
+use crate::tables::for_table;
 use rzero_io::atomic::digest_file;
 use rzero_io::error::Result;
 use rzero_io::keys::repeated_key;

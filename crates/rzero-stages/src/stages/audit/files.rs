@@ -3,6 +3,7 @@
 use super::findings::{Findings, Kind, Severity};
 use super::{Audit, chain};
 use crate::console::Progress;
+use crate::tables::for_table;
 use rzero_io::atomic::{digest_file, is_temporary};
 use rzero_io::error::IoError;
 use rzero_io::layout::{Shard, shard_of_manifest};
@@ -15,30 +16,6 @@ use rzero_schema::vocab::Stage;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::time::{Duration, SystemTime};
-
-/// Calls a function for the type of a table's rows, by the table's name.
-macro_rules! for_table {
-    ($name:expr, $function:ident($($argument:expr),*)) => {{
-        use rzero_schema::table::Table as _;
-        use rzero_schema::tables as t;
-        match $name {
-            t::Rollout::NAME => Some($function::<t::Rollout>($($argument),*)),
-            t::Challenge::NAME => Some($function::<t::Challenge>($($argument),*)),
-            t::Label::NAME => Some($function::<t::Label>($($argument),*)),
-            t::CurriculumRow::NAME => Some($function::<t::CurriculumRow>($($argument),*)),
-            t::DroppedRow::NAME => Some($function::<t::DroppedRow>($($argument),*)),
-            t::LabelCheck::NAME => Some($function::<t::LabelCheck>($($argument),*)),
-            t::RewardRow::NAME => Some($function::<t::RewardRow>($($argument),*)),
-            t::GradientSum::NAME => Some($function::<t::GradientSum>($($argument),*)),
-            t::TrainMetrics::NAME => Some($function::<t::TrainMetrics>($($argument),*)),
-            t::StepTiming::NAME => Some($function::<t::StepTiming>($($argument),*)),
-            t::EvalResult::NAME => Some($function::<t::EvalResult>($($argument),*)),
-            t::Judgement::NAME => Some($function::<t::Judgement>($($argument),*)),
-            _ => None,
-        }
-    }};
-}
-pub(super) use for_table;
 
 /// A shard that has a manifest which can be read.
 #[derive(Debug, Clone)]

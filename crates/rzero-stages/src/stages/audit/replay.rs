@@ -3,11 +3,12 @@
 //! They run in a stand-in for the run: a folder of links to its files, in which the shard's own output is not yet there. Files are
 //! replaced by renaming, so nothing of the run itself is touched.
 
-use super::files::{Census, KnownShard, for_table};
+use super::files::{Census, KnownShard};
 use super::findings::{Findings, Kind, Severity};
 use super::{Audit, derive, differ};
 use crate::console::Progress;
 use crate::exit::StageExit;
+use crate::tables::for_table;
 use anyhow::{Context, bail};
 use rzero_io::error::{IoError, Result};
 use rzero_io::layout::{RunLayout, Shard};

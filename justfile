@@ -78,6 +78,12 @@ setup:
 # (There are no examples. Asking for them makes cargo choose the features of dependencies as it does for tests, so that `setup`
 # and `test` share every compiled crate.)
 
+# What is missing on this machine, for what, and how to get it
+[group('begin here')]
+[no-exit-message]
+doctor:
+    @RZERO_JUST={{ quote(just_executable()) }} bash pipelines/doctor
+
 # Run the tests
 [group('work on the code')]
 test *flags:

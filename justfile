@@ -84,6 +84,11 @@ setup:
 doctor:
     @RZERO_JUST={{ quote(just_executable()) }} bash pipelines/doctor
 
+# Manual pages and completions for bash, zsh and fish: `man -M FOLDER grpo-step`, `source FOLDER/completions/bash/audit.bash`
+[group('begin here')]
+manuals folder="target/manuals":
+    @{{ quote(bin / "export-manuals") }} {{ quote(folder) }} | wc -l | xargs -I NUM echo "NUM files in {{ folder }}"
+
 # Run the tests
 [group('work on the code')]
 test *flags:

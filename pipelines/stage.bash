@@ -4,7 +4,7 @@
 #   sharded eval --iteration 1 --phase eval             one process a shard, one after the other
 #   update_policy --iteration 1 --phase solver --step 2  one process, or RZERO_GRADIENTS that share the gradient and one that adds it up
 #
-# With RZERO_PLAN set, commands are printed and not run.
+# With RZERO_PLAN set, commands are printed and not run; with RZERO_DRY_RUN, stages say what they would do.
 
 # Recipes say themselves which shard a stage is; what a scheduler left in the environment is not meant for them.
 unset SHARD_INDEX NUM_SHARDS RZERO_INDEX_BASE
@@ -43,6 +43,11 @@ require_profile() {
 stage() {
     if [[ -n ${RZERO_PLAN:-} ]]; then
         echo "$*"
+        return
+    fi
+    if [[ -n ${RZERO_DRY_RUN:-} ]]; then
+        # Inputs that are there go without saying. What a stage lacks is no error here: the stages before it would make it.
+        "$RZERO_BIN/$1" "${@:2}" --dry-run 2>&1 | grep -vE '^  (input .*: present|memory|       )' || true
         return
     fi
     local code=0

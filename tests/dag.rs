@@ -65,3 +65,22 @@ fn a_run_without_binaries_says_how_to_build_them() {
     let text = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(!output.status.success() && text.contains("just setup"), "{text}");
 }
+
+#[test]
+fn a_dry_run_says_of_every_stage_what_it_would_do_and_does_nothing() {
+    let told = |run: &std::path::Path| {
+        let mut command = just();
+        command.args(["profile=smoke", "shards=2"]).arg(format!("run={}", run.display())).args(["dry-run", "1"]);
+        let output = command.output().expect("just is installed");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let text = told(&folder.path().join("new"));
+    assert!(text.contains("absent, would run") && text.contains("would refuse (exit 3)"), "{text}");
+    assert!(text.contains("holds no finished output of vote-label"), "{text}");
+    assert!(!folder.path().join("new").exists());
+    let text = told(crate::audit::whole(7, 2));
+    let (stages, complete) = (text.matches(", shard ").count(), text.matches("already complete, would do nothing").count());
+    assert!(stages > 20 && stages == complete, "{text}");
+}

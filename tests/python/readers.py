@@ -73,6 +73,21 @@ def check_queries(run: Path) -> int:
     return len(queries)
 
 
+def check_lineage(run: Path) -> int:
+    """Every input of an event is an output of one before it, of the same version, or no file of the run."""
+    root = Path(__file__).resolve().parents[2]
+    told = subprocess.run([sys.executable, root / "pipelines/lineage.py", run], capture_output=True, text=True, check=True)
+    events = [json.loads(line) for line in told.stdout.splitlines()]
+    version = lambda found: found["facets"]["version"]["datasetVersion"]
+    written = {found["name"]: version(found) for event in events for found in event["outputs"]}
+    for event in events:
+        assert event["eventType"] == "COMPLETE" and event["outputs"] and event["eventTime"], event
+        for found in event["inputs"]:
+            assert written.get(found["name"]) == version(found) or not found["name"].startswith("iter-"), (event["job"], found)
+    assert len({event["run"]["runId"] for event in events}) == len(events)
+    return len(events)
+
+
 def main() -> int:
     run, dataset, schemas = (Path(argument) for argument in sys.argv[1:4])
     known = {path.stem: json.loads(path.read_text()) for path in schemas.glob("*.json")}
@@ -98,6 +113,7 @@ def main() -> int:
                 assert is_same(found, arrow_type(column["type"])), (name, column, found)
         print(f"{name}: {', '.join(f'{split} ({rows.num_rows})' for split, rows in loaded.items())}")
     num_queries = check_queries(run)
+    print(f"{check_lineage(run)} lineage events")
     print(f"{sum(seen.values())} files of {len(seen)} tables, {num_rows} rows: the same by pyarrow, DuckDB, polars and datasets; {num_queries} queries of the README run")
     return 0
 

@@ -26,6 +26,7 @@ pub mod label_probe;
 #[cfg(feature = "model")]
 pub mod look;
 pub mod make_ladder;
+pub mod manuals;
 #[cfg(feature = "model")]
 pub mod pretrain;
 pub mod publish_dataset;

@@ -1,0 +1,11 @@
+//! `export-manuals`: see [`rzero_stages::stages::manuals`].
+
+use rzero_stages::stages::manuals;
+use std::process::ExitCode;
+
+#[global_allocator]
+static ALLOCATOR: rzero_stages::MiMalloc = rzero_stages::MiMalloc;
+
+fn main() -> ExitCode {
+    rzero_stages::exit::main_with(manuals::run)
+}

@@ -443,6 +443,7 @@ fn mutate<T: Table>(run: &Run, name: &str, chance: &mut impl FnMut() -> u64) -> 
 }
 
 #[test]
+#[allow(clippy::print_stderr, reason = "how many were found in which way is what `just test-audit` is run for")]
 fn a_value_changed_anywhere_is_found_with_every_digest_repaired() {
     let num_wanted: u32 = std::env::var("RZERO_MUTATIONS").map_or(6, |number| number.parse().unwrap());
     let seed = u64::from(std::process::id());

@@ -260,7 +260,7 @@ fn file_of_row<'a>(files: &[&'a FileRecord], row: u64) -> &'a str {
 fn lineage(census: &Census) -> Lineage {
     let outputs = census.outputs();
     let steps = || census.shards.iter().filter(|known| known.stage == Stage::GrpoStep && known.place.update == 0);
-    let solver = steps().filter(|known| known.place.phase == Phase::Solver).next_back();
+    let solver = steps().rfind(|known| known.place.phase == Phase::Solver);
     let mut at = solver.or_else(|| steps().next_back());
     let mut lineage = Lineage { iteration: at.map_or(0, |known| known.place.iteration), num_steps: 0, base: None };
     while let Some(known) = at {

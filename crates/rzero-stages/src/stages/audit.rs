@@ -18,7 +18,6 @@ mod files;
 mod findings;
 mod replay;
 
-use crate::args::EXIT_CODES_HELP;
 use crate::console::{Verbosity, print_product, start_log};
 use crate::context::project_root;
 use crate::exit::StageFailure;
@@ -33,7 +32,12 @@ use std::path::PathBuf;
 
 /// Hold a whole run against itself: every file, row, label, reward and figure against what it follows from.
 #[derive(Debug, clap::Parser)]
-#[command(name = "audit", version, after_help = EXIT_CODES_HELP)]
+#[command(
+    name = "audit",
+    version,
+    after_help = "Exit codes: 0 no findings; 2 usage; 3 the directory holds no run; 6 something cannot be believed; 7 something does not \
+                  belong, and nothing is worse; 75 interrupted, safe to run again."
+)]
 pub struct Args {
     /// Run directory, or its URL in an object store
     #[arg(env = "RZERO_RUN", value_name = "RUN")]

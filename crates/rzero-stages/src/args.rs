@@ -3,8 +3,9 @@
 use crate::device::DeviceChoice;
 use crate::run_dir::MirrorArgs;
 use clap::Args;
+use rzero_schema::ids::Place;
 use rzero_schema::vocab::Phase;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Flags that say where a stage works. What it does stands in the profile.
 #[derive(Debug, Clone, Args)]
@@ -77,6 +78,38 @@ pub struct CommonArgs {
     /// More messages, whatever RUST_LOG says; RUST_LOG alone chooses them one by one
     #[arg(long, short, help_heading = "How", conflicts_with = "quiet")]
     pub verbose: bool,
+}
+
+impl CommonArgs {
+    /// The flags of a stage whose output is only looked at: the run's own profile, the whole work, nothing written.
+    #[must_use]
+    pub fn for_reading(
+        run: &Path,
+        mirrors: &MirrorArgs,
+        place: Place,
+        threads: Option<usize>,
+        project_root: Option<&Path>,
+    ) -> Self {
+        Self {
+            run: run.to_owned(),
+            mirrors: mirrors.clone(),
+            profile: None,
+            overrides: Vec::new(),
+            iteration: place.iteration,
+            phase: Some(place.phase),
+            step: (place.step > 0).then_some(place.step),
+            shard_index: None,
+            num_shards: 1,
+            index_base: 0,
+            threads: threads.filter(|threads| *threads > 0),
+            device: DeviceChoice::default(),
+            project_root: project_root.map(Path::to_owned),
+            overwrite: false,
+            dry_run: true,
+            quiet: false,
+            verbose: false,
+        }
+    }
 }
 
 /// How the exit codes stand in `--help`.

@@ -11,6 +11,7 @@ use rzero_schema::profile::Profile;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::collections::BTreeMap;
+use std::path::Path;
 
 /// What the first stage of a run leaves for all later ones.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -94,6 +95,13 @@ impl RunRecord {
             _ => Ok(()),
         }
     }
+}
+
+/// A directory that is asked for what a run holds and has no record: exit code 3. Who asks says how else to name one.
+#[must_use]
+pub fn no_run(run: &Path) -> StageFailure {
+    StageFailure::input(format!("{} holds no run: it has no run.json", run.display()))
+        .hint("name the directory of a run, such as data/runs/tiny")
 }
 
 const SHOWN_DIFFERENCES: usize = 10;

@@ -23,7 +23,7 @@ use crate::context::project_root;
 use crate::exit::StageFailure;
 use crate::interrupt::Interrupt;
 use crate::run_dir::MirrorArgs;
-use crate::run_record::RunRecord;
+use crate::run_record::{RunRecord, no_run};
 use findings::{Findings, Kind, Severity};
 use rzero_io::layout::RunLayout;
 use rzero_schema::vocab::Stage;
@@ -71,8 +71,6 @@ pub struct Args {
 struct Audit<'a> {
     layout: &'a RunLayout,
     record: RunRecord,
-    /// The run as it was typed.
-    run: PathBuf,
     args: &'a Args,
     project_root: PathBuf,
     interrupt: Interrupt,
@@ -89,10 +87,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     let mut findings = Findings::default();
     let record = match RunRecord::read(&layout) {
         Ok(Some(record)) => record,
-        Ok(None) => {
-            let message = format!("{} holds no run: it has no run.json", args.run.display());
-            return Err(StageFailure::input(message).hint("name the directory of a run, such as data/runs/tiny").into());
-        }
+        Ok(None) => return Err(no_run(&args.run).into()),
         Err(error) => {
             // Nothing of the run can be told without it.
             findings.add(Severity::Error, Kind::RunRecord, "run.json", format!("{error:#}"), "restore run.json from a copy");
@@ -102,7 +97,6 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     let audit = Audit {
         layout: &layout,
         record,
-        run: args.run.clone(),
         args,
         project_root: project_root(args.project_root.as_deref())?,
         interrupt: Interrupt::listen()?,

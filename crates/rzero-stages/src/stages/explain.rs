@@ -8,9 +8,8 @@ mod collect;
 mod show;
 
 use crate::console::{Verbosity, print_product, start_log};
-use crate::exit::StageFailure;
 use crate::run_dir::MirrorArgs;
-use crate::run_record::RunRecord;
+use crate::run_record::{RunRecord, no_run};
 use collect::Reader;
 use std::path::PathBuf;
 
@@ -62,8 +61,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     start_log(Verbosity::Normal);
     let layout = args.mirrors.layout_of(&args.run)?;
     let Some(record) = RunRecord::read(&layout)? else {
-        let message = format!("{} holds no run: it has no run.json", args.run.display());
-        return Err(StageFailure::input(message).hint("name the directory of a run with --run, such as data/runs/tiny").into());
+        return Err(no_run(&args.run).hint("name the directory of a run with --run, such as data/runs/tiny").into());
     };
     let reader = Reader { layout: &layout, profile: &record.profile, project_root: args.project_root.as_deref() };
     let id = match &args.id {

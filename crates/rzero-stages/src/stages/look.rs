@@ -9,6 +9,7 @@ use crate::context::project_root;
 use crate::exit::StageFailure;
 use crate::markdown::new_table;
 use crate::run_dir::MirrorArgs;
+use crate::run_record::no_run;
 use crate::tables::for_table;
 use columns::Figures;
 use comfy_table::CellAlignment;
@@ -117,8 +118,7 @@ fn of_run(args: &Args) -> anyhow::Result<Vec<Part>> {
     layout.refresh_all_manifests()?;
     layout.refresh_run_record()?;
     if !layout.run_record().is_file() {
-        let message = format!("{} holds no run: it has no run.json", run.display());
-        return Err(StageFailure::input(message).hint("name the directory of a run, such as data/runs/tiny").into());
+        return Err(no_run(run).into());
     }
     let root = project_root(args.project_root.as_deref()).unwrap_or_default();
     let mut names = layout.names()?;

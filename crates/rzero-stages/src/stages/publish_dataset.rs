@@ -12,7 +12,7 @@ use crate::console::{Verbosity, print_product, start_log};
 use crate::context::project_root;
 use crate::exit::StageFailure;
 use crate::run_dir::{MirrorArgs, absolute};
-use crate::run_record::RunRecord;
+use crate::run_record::{RunRecord, no_run};
 use card::{Card, Config, Split};
 use rzero_io::atomic::{AtomicFile, write_bytes};
 use rzero_io::error::IoError;
@@ -97,8 +97,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     start_log(Verbosity::Normal);
     let layout = args.mirrors.layout_of(&args.run)?;
     let Some(record) = RunRecord::read(&layout)? else {
-        let message = format!("{} holds no run: it has no run.json", args.run.display());
-        return Err(StageFailure::input(message).hint("name the directory of a run, such as data/runs/tiny").into());
+        return Err(no_run(&args.run).into());
     };
     let folder = absolute(&args.folder)?;
     make_room(&folder, &record)?;

@@ -7,7 +7,6 @@ use super::{Audit, chain, differ};
 use crate::args::CommonArgs;
 use crate::context::StageContext;
 use crate::inputs::StageInputs;
-use crate::run_dir::MirrorArgs;
 use crate::stages::challenge_gen::{challenge, question_rule};
 use crate::stages::eval::audited::Graders;
 use crate::stages::grpo_step::audited::step_rows;
@@ -50,25 +49,8 @@ pub(super) fn check(audit: &Audit<'_>, stage: Stage, place: Place, shards: &[&Kn
 
 /// The surroundings of a stage, for reading.
 pub(super) fn context_of(audit: &Audit<'_>, stage: Stage, place: Place) -> anyhow::Result<StageContext> {
-    let args = CommonArgs {
-        run: audit.run.clone(),
-        mirrors: MirrorArgs { mirrors: audit.args.mirrors.mirrors.clone() },
-        profile: None,
-        overrides: Vec::new(),
-        iteration: place.iteration,
-        phase: Some(place.phase),
-        step: (place.step > 0).then_some(place.step),
-        shard_index: None,
-        num_shards: 1,
-        index_base: 0,
-        threads: audit.args.threads.filter(|threads| *threads > 0),
-        device: Default::default(),
-        project_root: Some(audit.project_root.clone()),
-        overwrite: false,
-        dry_run: true,
-        quiet: false,
-        verbose: false,
-    };
+    let Audit { args: typed, project_root, .. } = audit;
+    let args = CommonArgs::for_reading(&typed.run, &typed.mirrors, place, typed.threads, Some(project_root));
     StageContext::new(stage, &args, &[place.phase])
 }
 

@@ -13,7 +13,7 @@ use crate::console::{Verbosity, print_product, start_log};
 use crate::context::project_root;
 use crate::exit::StageFailure;
 use crate::run_dir::MirrorArgs;
-use crate::run_record::RunRecord;
+use crate::run_record::{RunRecord, no_run};
 use crate::scores::{Bootstrap, Changes, Evaluation, Figure, Measure, averages};
 use rzero_algo::choice::question_with_options;
 use rzero_io::atomic::digest_file;
@@ -246,7 +246,7 @@ impl Side {
         let layout = mirrors.layout_of(Path::new(run))?;
         let Some(record) = RunRecord::read(&layout)? else {
             let hint = "name the directory of a run, such as data/runs/tiny, or an iteration of one, such as data/runs/tiny@0";
-            return Err(StageFailure::input(format!("{run} holds no run: it has no run.json")).hint(hint).into());
+            return Err(no_run(Path::new(run)).hint(hint).into());
         };
         let output = match iteration {
             Some(iteration) => open(&layout, iteration)?,

@@ -9,7 +9,6 @@ use crate::console::Progress;
 use crate::context::{StageContext, read_text};
 use crate::policy::{Policy, PolicyRequest};
 use crate::prompt::Prompt;
-use crate::run_dir::MirrorArgs;
 use crate::run_record::RunRecord;
 use rzero_algo::answer::read_answer;
 use rzero_io::layout::RunLayout;
@@ -43,25 +42,8 @@ pub(super) fn later_answers(
 }
 
 fn ask(args: &Args, iteration: u32, question: &str) -> anyhow::Result<LaterAnswer> {
-    let common = CommonArgs {
-        run: args.run.clone(),
-        mirrors: MirrorArgs { mirrors: args.mirrors.mirrors.clone() },
-        profile: None,
-        overrides: Vec::new(),
-        iteration,
-        phase: Some(Phase::Eval),
-        step: None,
-        shard_index: None,
-        num_shards: 1,
-        index_base: 0,
-        threads: args.threads.filter(|threads| *threads > 0),
-        device: Default::default(),
-        project_root: args.project_root.clone(),
-        overwrite: false,
-        dry_run: true,
-        quiet: true,
-        verbose: false,
-    };
+    let place = Place::new(iteration, Phase::Eval, 0);
+    let common = CommonArgs::for_reading(&args.run, &args.mirrors, place, args.threads, args.project_root.as_deref());
     let context = StageContext::new(Stage::Eval, &common, &[Phase::Eval])?;
     let folder = context.checkpoint_dir(Role::Solver, iteration)?;
     let prompt = context.project_path(&context.profile.domain.solver_prompt)?;

@@ -3,8 +3,7 @@
 use super::benchmarks::{Line, lines};
 use super::judge::{self, Judged};
 use super::scores::{LabelAccuracy, is_true};
-use crate::exit::StageFailure;
-use crate::run_record::RunRecord;
+use crate::run_record::{RunRecord, no_run};
 use crate::scores::{Bootstrap, Evaluation, Figure, Measure};
 use rzero_io::error::IoError;
 use rzero_io::layout::{RunLayout, shard_of_manifest};
@@ -98,8 +97,7 @@ pub(super) struct Training {
 pub(super) fn read_run(run: &Path, layout: &RunLayout, subjects: &[String]) -> anyhow::Result<RunSummary> {
     layout.refresh_all_manifests()?;
     let Some(record) = RunRecord::read(layout)? else {
-        let message = format!("{} holds no run: it has no run.json", run.display());
-        return Err(StageFailure::input(message).hint("name the directory of a run, such as data/runs/tiny").into());
+        return Err(no_run(run).into());
     };
     let mut overrides = BTreeSet::new();
     let mut iterations: Vec<IterationSummary> = Vec::new();

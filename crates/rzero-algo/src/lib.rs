@@ -12,6 +12,7 @@ pub mod answer;
 pub mod arithmetic;
 pub mod choice;
 pub mod curriculum;
+pub mod diversity;
 pub mod equivalence;
 pub mod normalize;
 pub mod repetition;

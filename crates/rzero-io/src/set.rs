@@ -69,6 +69,18 @@ impl StageOutput {
         Ok(Self { layout: layout.clone(), stage, place, manifests })
     }
 
+    /// The same; none where the stage has not finished there, or not with all its shards.
+    ///
+    /// # Errors
+    /// As [`Self::open`], but for what is not there yet.
+    pub fn open_finished(layout: &RunLayout, stage: Stage, place: Place) -> Result<Option<Self>> {
+        match Self::open(layout, stage, place) {
+            Ok(output) => Ok(Some(output)),
+            Err(IoError::NoOutput { .. } | IoError::MissingShards { .. }) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
     /// The stage that wrote it.
     #[must_use]
     pub fn stage(&self) -> Stage {

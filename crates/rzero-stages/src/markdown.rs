@@ -1,4 +1,4 @@
-//! Tables for people. They are Markdown, so that they can be pasted into a document as they are.
+//! Tables and texts for people. Tables are Markdown, so that they can be pasted into a document as they are.
 
 use crate::scores::Figure;
 use comfy_table::presets::ASCII_MARKDOWN;
@@ -46,4 +46,22 @@ pub fn optional_share(share: Option<f64>) -> String {
 #[must_use]
 pub fn percent(share: f64) -> String {
     format!("{share:.0} %")
+}
+
+/// Text of a model as people can be shown it: hostile, so control characters, and those that turn the direction of reading, are escapes.
+#[must_use]
+pub fn legible(text: &str) -> String {
+    let is_plain =
+        |c: &char| !c.is_control() && !matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    text.chars().flat_map(|c| if is_plain(&c) { vec![c] } else { c.escape_default().collect() }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_terminal_or_a_reader_would_obey_is_shown_instead() {
+        assert_eq!(legible("2+3\n\u{1b}[2J\u{202e}cba\0 é 数"), "2+3\\n\\u{1b}[2J\\u{202e}cba\\u{0} é 数");
+    }
 }

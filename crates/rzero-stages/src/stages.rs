@@ -30,6 +30,7 @@ pub mod manuals;
 #[cfg(feature = "model")]
 pub mod pretrain;
 pub mod publish_dataset;
+pub mod report;
 pub mod schemas;
 #[cfg(feature = "model")]
 pub mod solve_sample;

@@ -2,6 +2,8 @@
 
 use crate::exit::StageFailure;
 use minijinja::{Environment, UndefinedBehavior, Value};
+use serde_json::Value as Json;
+use std::collections::BTreeMap;
 use std::path::Path;
 
 /// Work of one rendering, in the engine's steps.
@@ -14,6 +16,25 @@ pub fn bounded_environment() -> Environment<'static> {
     environment.set_undefined_behavior(UndefinedBehavior::Strict);
     environment.set_fuel(Some(MAX_WORK));
     environment
+}
+
+/// JSON as templates take it; members of objects in the order of their names.
+#[must_use]
+pub fn json_value(json: Json) -> Value {
+    match json {
+        Json::Null => Value::from(()),
+        Json::Bool(value) => Value::from(value),
+        Json::Number(number) => match (number.as_u64(), number.as_i64()) {
+            (Some(number), _) => Value::from(number),
+            (None, Some(number)) => Value::from(number),
+            (None, None) => Value::from(number.as_f64().unwrap_or(f64::NAN)),
+        },
+        Json::String(text) => Value::from(text),
+        Json::Array(items) => items.into_iter().map(json_value).collect(),
+        Json::Object(members) => {
+            Value::from(members.into_iter().map(|(key, member)| (key, json_value(member))).collect::<BTreeMap<String, Value>>())
+        }
+    }
 }
 
 /// One text with blanks that was read and parsed.

@@ -27,6 +27,7 @@ pub fn commands() -> Vec<Command> {
         stages::import_benchmark::Args::command(),
         stages::label_probe::Args::command(),
         stages::publish_dataset::Args::command(),
+        stages::report::Args::command(),
         stages::summary::Args::command(),
         stages::vote_label::Args::command(),
     ];

@@ -111,11 +111,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     write_bytes(&folder.join(PROVENANCE), &to_json(&provenance))?;
     let mut configs: Vec<Config> = Vec::new();
     for source in sources(&layout)? {
-        let output = match StageOutput::open(&layout, source.stage, source.place) {
-            Ok(output) => output,
-            Err(IoError::NoOutput { .. } | IoError::MissingShards { .. }) => continue,
-            Err(error) => return Err(error.into()),
-        };
+        let Some(output) = StageOutput::open_finished(&layout, source.stage, source.place)? else { continue };
         let (name, split) = (source.config, &source.split);
         let files = match name {
             "curriculum" => publish::<CurriculumRow>(&layout, &output, &folder, name, split, &mut provenance)?,

@@ -8,10 +8,10 @@
 //! three for second opinions.
 
 mod benchmarks;
-mod collect;
+pub(super) mod collect;
 mod json;
 mod judge;
-mod scores;
+pub(super) mod scores;
 mod show;
 #[cfg(test)]
 mod tests;

@@ -3,7 +3,6 @@
 use crate::context::project_root;
 use crate::exit::StageFailure;
 use rzero_algo::arithmetic::true_answer;
-use rzero_io::error::IoError;
 use rzero_io::layout::RunLayout;
 use rzero_io::set::StageOutput;
 use rzero_model::tokenizer::Tokenizer;
@@ -202,11 +201,7 @@ impl Reader<'_> {
 
     /// A finished output; none where it has not finished.
     fn open(&self, stage: Stage, place: Place) -> anyhow::Result<Option<StageOutput>> {
-        match StageOutput::open(self.layout, stage, place) {
-            Ok(output) => Ok(Some(output)),
-            Err(IoError::NoOutput { .. } | IoError::MissingShards { .. }) => Ok(None),
-            Err(error) => Err(error.into()),
-        }
+        Ok(StageOutput::open_finished(self.layout, stage, place)?)
     }
 
     /// The rows of a stage's table that are of a question; none where the stage has not finished.

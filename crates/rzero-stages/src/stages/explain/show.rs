@@ -1,7 +1,7 @@
 //! The life of a question as text.
 
 use super::collect::{Life, Vote};
-use crate::markdown::{ABSENT, new_table};
+use crate::markdown::{ABSENT, legible, new_table};
 use comfy_table::{CellAlignment, Table};
 
 /// Longest completion that stands in a table, in characters.
@@ -48,7 +48,7 @@ pub(super) fn text(life: &Life) -> String {
 
 fn origin(life: &Life) -> String {
     let mut lines = vec![format!("Question {}, written by {}", life.challenge_id, life.written_by)];
-    let mut line = |name: &str, text: Option<&str>| lines.extend(text.map(|text| format!("  {name:<12} {}", one_line(text))));
+    let mut line = |name: &str, text: Option<&str>| lines.extend(text.map(|text| format!("  {name:<12} {}", legible(text))));
     line("prompt", life.prompt.as_deref());
     line("completion", Some(&life.completion));
     line("ended by", Some(&life.finish_reason));
@@ -70,7 +70,7 @@ fn answers(life: &Life) -> Table {
 
 fn vote(vote: &Vote) -> String {
     let classes =
-        vote.classes.iter().map(|(answer, count)| format!("{} x {count}", one_line(answer))).collect::<Vec<_>>().join(", ");
+        vote.classes.iter().map(|(answer, count)| format!("{} x {count}", legible(answer))).collect::<Vec<_>>().join(", ");
     format!(
         "The vote\n  label        {}\n  share        {:.3} of {} answers; margin {:.3}, entropy {:.3} nats; {} parsed, {} cut off\n  classes      {}",
         vote.pseudo_label.as_deref().unwrap_or("none: no answer could be read"),
@@ -109,13 +109,8 @@ fn left_table(header: &[&str]) -> Table {
     table
 }
 
-/// Model output is hostile text: control characters are written as escapes.
-fn one_line(text: &str) -> String {
-    text.chars().flat_map(|c| if c.is_control() { c.escape_default().collect::<Vec<_>>() } else { vec![c] }).collect()
-}
-
 fn brief(text: &str) -> String {
-    let text = one_line(text);
+    let text = legible(text);
     match text.char_indices().nth(SHOWN) {
         Some((at, _)) => format!("{}...", &text[..at]),
         None => text,

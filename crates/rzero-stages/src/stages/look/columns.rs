@@ -1,5 +1,6 @@
 //! The figures of one column, and its values as people read them.
 
+use crate::markdown::legible;
 use arrow::array::{
     Array, ArrayRef, AsArray, BooleanArray, Float32Array, Float64Array, Int32Array, StringArray, UInt32Array, UInt64Array,
 };
@@ -156,10 +157,8 @@ pub(super) fn shown(value: &Value) -> String {
     }
 }
 
-/// Model output is hostile text: control characters are written as escapes.
 fn clean(text: &str, max_chars: usize) -> String {
-    let mut shown: String =
-        text.chars().take(max_chars).flat_map(|c| if c.is_control() { c.escape_default().collect() } else { vec![c] }).collect();
+    let mut shown = legible(&text.chars().take(max_chars).collect::<String>());
     if text.chars().nth(max_chars).is_some() {
         shown.push_str("...");
     }

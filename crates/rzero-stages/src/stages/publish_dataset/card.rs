@@ -1,10 +1,9 @@
 //! The card of a dataset: what a reader needs to load it, and a person to believe it.
 
 use crate::run_record::RunRecord;
-use crate::template::bounded_environment;
+use crate::template::{bounded_environment, json_value};
 use anyhow::Context;
 use arrow::datatypes::DataType;
-use minijinja::Value;
 use minijinja::syntax::SyntaxConfig;
 use rzero_io::atomic::digest_file;
 use rzero_io::layout::RunLayout;
@@ -15,7 +14,7 @@ use rzero_schema::tables::{CurriculumRow, EvalResult, Rollout, all_tables};
 use rzero_schema::vocab::{EvalMode, EvalStyle, Phase, Stage};
 use serde::Serialize;
 use serde_json::{Value as Json, json};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::path::Path;
 
 const TEMPLATE: &str = include_str!("card.md.jinja");
@@ -172,7 +171,7 @@ impl Card<'_> {
         let mut environment = bounded_environment();
         environment
             .set_syntax(SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build().context("cannot write the card")?);
-        let text = environment.render_str(TEMPLATE, value(values)).context("cannot write the card")?;
+        let text = environment.render_str(TEMPLATE, json_value(values)).context("cannot write the card")?;
         Ok(text.trim_end().to_owned() + "\n")
     }
 
@@ -196,24 +195,6 @@ impl Card<'_> {
             }
         }
         Ok(lines)
-    }
-}
-
-/// JSON as templates take it.
-fn value(json: Json) -> Value {
-    match json {
-        Json::Null => Value::from(()),
-        Json::Bool(value) => Value::from(value),
-        Json::Number(number) => match (number.as_u64(), number.as_i64()) {
-            (Some(number), _) => Value::from(number),
-            (None, Some(number)) => Value::from(number),
-            (None, None) => Value::from(number.as_f64().unwrap_or(f64::NAN)),
-        },
-        Json::String(text) => Value::from(text),
-        Json::Array(items) => items.into_iter().map(value).collect(),
-        Json::Object(members) => {
-            Value::from(members.into_iter().map(|(key, member)| (key, value(member))).collect::<BTreeMap<String, Value>>())
-        }
     }
 }
 

@@ -10,25 +10,30 @@ use rzero_schema::vocab::EvalMode;
 
 /// A benchmark or an average. Arrays are by [`Measure::MAIN`].
 #[derive(Debug)]
-pub(super) struct Line {
-    pub(super) name: String,
-    pub(super) num_items: usize,
-    pub(super) num_samples: u32,
-    pub(super) accuracy: [Option<Figure>; 3],
+pub(in crate::stages) struct Line {
+    pub(in crate::stages) name: String,
+    pub(in crate::stages) num_items: usize,
+    pub(in crate::stages) num_samples: u32,
+    pub(in crate::stages) accuracy: [Option<Figure>; 3],
     /// Over the base model.
-    pub(super) gain: [Option<Figure>; 3],
+    pub(in crate::stages) gain: [Option<Figure>; 3],
     /// Each pass@j.
-    pub(super) passes: Vec<(Measure, Option<Figure>)>,
+    pub(in crate::stages) passes: Vec<(Measure, Option<Figure>)>,
     /// Members of an average; none of a benchmark.
-    pub(super) members: Vec<String>,
+    pub(in crate::stages) members: Vec<String>,
     /// Benchmarks of an average that are not in the set.
-    pub(super) missing: Vec<String>,
+    pub(in crate::stages) missing: Vec<String>,
     /// The problems of a benchmark; none of an average.
-    pub(super) evaluation: Option<Evaluation>,
+    pub(in crate::stages) evaluation: Option<Evaluation>,
 }
 
 /// Every benchmark in the order of the set, then every average in that of the profile.
-pub(super) fn lines(evaluation: &Evaluation, base: Option<&Evaluation>, groups: &[GroupSettings], draws: Bootstrap) -> Vec<Line> {
+pub(in crate::stages) fn lines(
+    evaluation: &Evaluation,
+    base: Option<&Evaluation>,
+    groups: &[GroupSettings],
+    draws: Bootstrap,
+) -> Vec<Line> {
     let benchmarks = evaluation.by_benchmark();
     if benchmarks.len() == 1 && groups.is_empty() {
         return Vec::new();
@@ -70,7 +75,7 @@ pub(super) fn lines(evaluation: &Evaluation, base: Option<&Evaluation>, groups: 
 }
 
 /// One row a benchmark or average, in each iteration.
-pub(super) fn table<'a>(iterations: impl Iterator<Item = (u32, &'a [Line])>) -> Option<Table> {
+pub(in crate::stages) fn table<'a>(iterations: impl Iterator<Item = (u32, &'a [Line])>) -> Option<Table> {
     let iterations: Vec<(u32, &[Line])> = iterations.collect();
     let num_samples = iterations.iter().find_map(|(_, lines)| lines.first())?.num_samples;
     let [greedy, mean, majority] = Measure::MAIN.map(|measure| measure.name(num_samples));

@@ -10,6 +10,7 @@ use rzero_io::layout::{RunLayout, shard_of_manifest};
 use rzero_io::manifest::read_manifest;
 use rzero_io::set::StageOutput;
 use rzero_schema::ids::Place;
+use rzero_schema::manifest::Manifest;
 use rzero_schema::profile::{Profile, is_of_experiment};
 use rzero_schema::tables::{CurriculumRow, DroppedRow, EvalResult, LabelCheck, TrainMetrics};
 use rzero_schema::vocab::{ChallengeStatus, DropReason, EvalStyle, Phase, Stage};
@@ -18,83 +19,85 @@ use std::path::{Path, PathBuf};
 
 /// A run as far as it has come.
 #[derive(Debug)]
-pub(super) struct RunSummary {
-    pub(super) run: PathBuf,
-    pub(super) record: RunRecord,
+pub(in crate::stages) struct RunSummary {
+    pub(in crate::stages) run: PathBuf,
+    pub(in crate::stages) record: RunRecord,
     /// Overrides that were typed, of what makes the experiment.
-    pub(super) overrides: Vec<String>,
-    pub(super) iterations: Vec<IterationSummary>,
+    pub(in crate::stages) overrides: Vec<String>,
+    pub(in crate::stages) iterations: Vec<IterationSummary>,
 }
 
 /// One iteration as far as it has come.
 #[derive(Debug)]
-pub(super) struct IterationSummary {
-    pub(super) iteration: u32,
-    pub(super) scores: Option<Scores>,
-    pub(super) judged: Option<Judged>,
-    pub(super) curriculum: Option<Curriculum>,
-    pub(super) challenger: Option<Training>,
-    pub(super) solver: Option<Training>,
-    pub(super) seconds_by_stage: BTreeMap<String, f64>,
+pub(in crate::stages) struct IterationSummary {
+    pub(in crate::stages) iteration: u32,
+    pub(in crate::stages) scores: Option<Scores>,
+    pub(in crate::stages) judged: Option<Judged>,
+    pub(in crate::stages) curriculum: Option<Curriculum>,
+    pub(in crate::stages) challenger: Option<Training>,
+    pub(in crate::stages) solver: Option<Training>,
+    pub(in crate::stages) seconds_by_stage: BTreeMap<String, f64>,
     /// Finished outputs that are expected and not there.
-    pub(super) missing: Vec<String>,
+    pub(in crate::stages) missing: Vec<String>,
 }
 
 /// Held-out accuracy and its gains. Arrays are by [`Measure::MAIN`].
 #[derive(Debug)]
-pub(super) struct Scores {
-    pub(super) evaluation: Evaluation,
-    pub(super) accuracy: [Figure; 3],
+pub(in crate::stages) struct Scores {
+    pub(in crate::stages) evaluation: Evaluation,
+    pub(in crate::stages) accuracy: [Figure; 3],
     /// Over the base model as it is.
-    pub(super) gain: [Option<Figure>; 3],
+    pub(in crate::stages) gain: [Option<Figure>; 3],
     /// Over the base model made to work in steps.
-    pub(super) gain_over_worked: [Option<Figure>; 3],
+    pub(in crate::stages) gain_over_worked: [Option<Figure>; 3],
     /// The checkpoint itself made to work in steps, where that was measured.
-    pub(super) worked: Option<(Evaluation, [Figure; 3])>,
+    pub(in crate::stages) worked: Option<(Evaluation, [Figure; 3])>,
     /// Each pass@j.
-    pub(super) passes: Vec<(Measure, Figure)>,
+    pub(in crate::stages) passes: Vec<(Measure, Figure)>,
     /// Each benchmark and each average, where there is more than one benchmark.
-    pub(super) benchmarks: Vec<Line>,
+    pub(in crate::stages) benchmarks: Vec<Line>,
 }
 
 /// What the filter made of the candidates.
 #[derive(Debug)]
-pub(super) struct Curriculum {
-    pub(super) num_kept: u64,
-    pub(super) num_dropped: u64,
+pub(in crate::stages) struct Curriculum {
+    pub(in crate::stages) num_kept: u64,
+    pub(in crate::stages) num_dropped: u64,
     /// Dropped rows by reason, in the order of the gates.
-    pub(super) drops: Vec<(String, u64)>,
+    pub(in crate::stages) drops: Vec<(String, u64)>,
     /// Malformed completions by what is wrong with them.
-    pub(super) malformed: Vec<(String, u64)>,
+    pub(in crate::stages) malformed: Vec<(String, u64)>,
     /// What the label probe found; none where it has not run.
-    pub(super) labels: Option<LabelAccuracy>,
-    pub(super) examples: Vec<Example>,
+    pub(in crate::stages) labels: Option<LabelAccuracy>,
+    pub(in crate::stages) examples: Vec<Example>,
 }
 
 /// A kept question.
 #[derive(Debug)]
-pub(super) struct Example {
-    pub(super) question: String,
-    pub(super) pseudo_label: String,
-    pub(super) vote_share: f64,
-    pub(super) is_true: Option<bool>,
+pub(in crate::stages) struct Example {
+    pub(in crate::stages) question: String,
+    pub(in crate::stages) pseudo_label: String,
+    pub(in crate::stages) vote_share: f64,
+    pub(in crate::stages) is_true: Option<bool>,
 }
 
 /// The steps of a role's training.
 #[derive(Debug)]
-pub(super) struct Training {
-    pub(super) num_steps: u32,
-    pub(super) reward_first: f64,
-    pub(super) reward_last: f64,
+pub(in crate::stages) struct Training {
+    pub(in crate::stages) num_steps: u32,
+    pub(in crate::stages) reward_first: f64,
+    pub(in crate::stages) reward_last: f64,
     /// Divergence from the reference in the last step, nats a token.
-    pub(super) kl_last: f64,
+    pub(in crate::stages) kl_last: f64,
     /// Share of well-formed questions, or of answers that could be read, in the last step.
-    pub(super) format_last: f64,
+    pub(in crate::stages) format_last: f64,
+    /// Every step that has finished.
+    pub(in crate::stages) steps: Vec<TrainMetrics>,
 }
 
 /// Reads a run, which goes by the name `run`; of its held-out problems only those whose subject, with its benchmark before it or without,
 /// begins with one of `subjects`, if there are any.
-pub(super) fn read_run(run: &Path, layout: &RunLayout, subjects: &[String]) -> anyhow::Result<RunSummary> {
+pub(in crate::stages) fn read_run(run: &Path, layout: &RunLayout, subjects: &[String]) -> anyhow::Result<RunSummary> {
     layout.refresh_all_manifests()?;
     let Some(record) = RunRecord::read(layout)? else {
         return Err(no_run(run).into());
@@ -115,7 +118,7 @@ pub(super) fn read_run(run: &Path, layout: &RunLayout, subjects: &[String]) -> a
 }
 
 /// Whether the subject of a row, with its benchmark before it or without, begins with one of `subjects`, if there are any.
-pub(super) fn is_of(row: &EvalResult, subjects: &[String]) -> bool {
+pub(in crate::stages) fn is_of(row: &EvalResult, subjects: &[String]) -> bool {
     let names = [format!("{}/{}", row.benchmark, row.subject), row.subject.clone()];
     subjects.is_empty() || subjects.iter().any(|subject| names.iter().any(|name| name.starts_with(subject.as_str())))
 }
@@ -149,9 +152,12 @@ impl IterationReader<'_> {
             challenger = self.training(Phase::Challenger, self.profile.challenger.steps, &mut missing)?;
             solver = self.training(Phase::Solver, self.profile.solver.steps, &mut missing)?;
         }
-        let mut seconds_by_stage = BTreeMap::new();
+        let mut seconds_by_stage: BTreeMap<String, f64> = BTreeMap::new();
         let folder = self.layout.root().join(format!("iter-{:03}", self.iteration));
-        add_manifests(&folder, &mut seconds_by_stage, overrides)?;
+        for manifest in manifests_below(&folder)? {
+            *seconds_by_stage.entry(manifest.stage).or_default() += manifest.seconds;
+            overrides.extend(manifest.overrides.into_iter().filter(|setting| is_of_experiment(setting)));
+        }
         Ok(IterationSummary {
             iteration: self.iteration,
             scores,
@@ -166,14 +172,11 @@ impl IterationReader<'_> {
 
     /// A finished output; none, and noted as missing, where it has not finished.
     fn open(&self, stage: Stage, phase: Phase, step: u32, missing: &mut Vec<String>) -> anyhow::Result<Option<StageOutput>> {
-        match StageOutput::open(self.layout, stage, Place::new(self.iteration, phase, step)) {
-            Ok(output) => Ok(Some(output)),
-            Err(IoError::NoOutput { .. } | IoError::MissingShards { .. }) => {
-                missing.push(if step > 0 { format!("{phase} step {step}") } else { stage.to_string() });
-                Ok(None)
-            }
-            Err(error) => Err(error.into()),
+        let output = StageOutput::open_finished(self.layout, stage, Place::new(self.iteration, phase, step))?;
+        if output.is_none() {
+            missing.push(if step > 0 { format!("{phase} step {step}") } else { stage.to_string() });
         }
+        Ok(output)
     }
 
     fn scores(
@@ -224,6 +227,7 @@ impl IterationReader<'_> {
             reward_last: last.reward_mean,
             kl_last: last.kl_reference,
             format_last: 100.0 * last.format_mean,
+            steps,
         }))
     }
 }
@@ -259,23 +263,21 @@ fn read_curriculum(output: &StageOutput, probe: Option<&StageOutput>) -> anyhow:
     })
 }
 
-/// Adds up what the manifests under a folder say.
-fn add_manifests(folder: &Path, seconds: &mut BTreeMap<String, f64>, overrides: &mut BTreeSet<String>) -> anyhow::Result<()> {
+/// Every manifest under a folder, in the order of their paths, so that sums of floating-point numbers do not depend on the file system.
+pub(in crate::stages) fn manifests_below(folder: &Path) -> anyhow::Result<Vec<Manifest>> {
     let mut paths: Vec<PathBuf> = Vec::new();
     for entry in std::fs::read_dir(folder).map_err(IoError::file("read", folder))? {
         paths.push(entry.map_err(IoError::file("read", folder))?.path());
     }
-    // In order, so that sums of floating-point numbers do not depend on the file system.
     paths.sort();
+    let mut manifests = Vec::new();
     for path in paths {
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         if path.is_dir() {
-            add_manifests(&path, seconds, overrides)?;
+            manifests.append(&mut manifests_below(&path)?);
         } else if shard_of_manifest(&name).is_some() {
-            let manifest = read_manifest(&path)?;
-            *seconds.entry(manifest.stage).or_default() += manifest.seconds;
-            overrides.extend(manifest.overrides.into_iter().filter(|setting| is_of_experiment(setting)));
+            manifests.push(read_manifest(&path)?);
         }
     }
-    Ok(())
+    Ok(manifests)
 }

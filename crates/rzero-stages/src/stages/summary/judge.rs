@@ -9,7 +9,6 @@ use crate::markdown::{ABSENT, figure, new_table};
 use crate::scores::{Bootstrap, Figure, Measure};
 use comfy_table::Table;
 use rzero_algo::score::bootstrap_mean;
-use rzero_io::error::IoError;
 use rzero_io::layout::RunLayout;
 use rzero_io::set::StageOutput;
 use rzero_schema::ids::Place;
@@ -19,12 +18,12 @@ use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// The title of its table.
-pub(super) const TITLE: &str = "Graded again by a judge, % [95 % interval]: its verdict decides where it gave one; of the rows asked, \
+pub(in crate::stages) const TITLE: &str = "Graded again by a judge, % [95 % interval]: its verdict decides where it gave one; of the rows asked, \
                                 how often it agrees with `equal` and says `equal` of the others";
 
 /// The judge's part of an iteration.
 #[derive(Debug)]
-pub(super) struct Judged {
+pub(in crate::stages) struct Judged {
     /// Models that judged, in the order of their names.
     models: Vec<String>,
     /// Accuracy of greedy completions: by the grader, and by the judge where it gave a verdict.
@@ -48,13 +47,14 @@ struct Counts {
 type Key<'a> = (&'a str, &'a str, &'a str, u32);
 
 /// Reads what the judge said of an iteration; none where it was not asked, or has not finished.
-pub(super) fn read(layout: &RunLayout, iteration: u32, subjects: &[String], draws: Bootstrap) -> anyhow::Result<Option<Judged>> {
+pub(in crate::stages) fn read(
+    layout: &RunLayout,
+    iteration: u32,
+    subjects: &[String],
+    draws: Bootstrap,
+) -> anyhow::Result<Option<Judged>> {
     let place = Place::new(iteration, Phase::Eval, 0);
-    let open = |stage| match StageOutput::open(layout, stage, place) {
-        Ok(output) => Ok(Some(output)),
-        Err(IoError::NoOutput { .. } | IoError::MissingShards { .. }) => Ok(None),
-        Err(error) => Err(error),
-    };
+    let open = |stage| StageOutput::open_finished(layout, stage, place);
     let (Some(judge), Some(eval)) = (open(Stage::Judge)?, open(Stage::Eval)?) else { return Ok(None) };
     judged(&judge.read::<Judgement>()?, &eval.read::<EvalResult>()?, subjects, draws).map(Some)
 }
@@ -122,7 +122,7 @@ fn accuracy(rows: &[&EvalResult], mode: EvalMode, is_right: impl Fn(&EvalResult)
 }
 
 /// The iterations that a judge has seen, as a table; none where it has seen none.
-pub(super) fn table(iterations: &[IterationSummary]) -> Option<Table> {
+pub(in crate::stages) fn table(iterations: &[IterationSummary]) -> Option<Table> {
     let num_samples = iterations.iter().find_map(|iteration| iteration.judged.as_ref())?.num_samples;
     let mean = Measure::Mean.name(num_samples);
     let [mean_grader, mean_judge] = ["grader", "judge"].map(|who| format!("{mean}, {who}"));
@@ -159,7 +159,7 @@ pub(super) fn table(iterations: &[IterationSummary]) -> Option<Table> {
 }
 
 /// The judge's part of an iteration as JSON; null where it was not asked.
-pub(super) fn object(judged: Option<&Judged>) -> Value {
+pub(in crate::stages) fn object(judged: Option<&Judged>) -> Value {
     let Some(judged) = judged else { return Value::Null };
     let both = |figures: Option<[Figure; 2]>| {
         let one = |figure: Figure| json!({ "value": figure.value, "low": figure.low, "high": figure.high });

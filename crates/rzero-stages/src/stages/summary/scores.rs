@@ -7,15 +7,15 @@ use rzero_schema::vocab::Verdict;
 
 /// How many of the pseudo-labels that were drawn are true.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) struct LabelAccuracy {
+pub(in crate::stages) struct LabelAccuracy {
     /// Share of the checked ones; none where none could be checked.
-    pub(super) figure: Option<Figure>,
-    pub(super) num_checked: u64,
-    pub(super) num_drawn: u64,
+    pub(in crate::stages) figure: Option<Figure>,
+    pub(in crate::stages) num_checked: u64,
+    pub(in crate::stages) num_drawn: u64,
 }
 
 impl LabelAccuracy {
-    pub(super) fn of(checks: &[LabelCheck]) -> Self {
+    pub(in crate::stages) fn of(checks: &[LabelCheck]) -> Self {
         let verdicts: Vec<bool> = checks.iter().filter_map(is_true).collect();
         let (num_true, num) = (verdicts.iter().filter(|is_true| **is_true).count() as u64, verdicts.len() as u64);
         let figure = (num > 0).then(|| Figure::new(num_true as f64 / num as f64, wilson(num_true, num)));
@@ -24,7 +24,7 @@ impl LabelAccuracy {
 }
 
 /// Whether a pseudo-label is the true answer; none where that could not be told.
-pub(super) fn is_true(check: &LabelCheck) -> Option<bool> {
+pub(in crate::stages) fn is_true(check: &LabelCheck) -> Option<bool> {
     match check.verdict.parse() {
         Ok(Verdict::Equal) => Some(true),
         Ok(Verdict::Different) => Some(false),

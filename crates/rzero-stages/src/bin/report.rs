@@ -1,0 +1,11 @@
+//! `report`: see [`rzero_stages::stages::report`].
+
+use rzero_stages::stages::report;
+use std::process::ExitCode;
+
+#[global_allocator]
+static ALLOCATOR: rzero_stages::MiMalloc = rzero_stages::MiMalloc;
+
+fn main() -> ExitCode {
+    rzero_stages::exit::main_with(report::run)
+}

@@ -1,0 +1,48 @@
+//! Reward, divergence and entropy over the steps of both roles.
+
+use crate::stages::report::chart::{Axes, Point, Series, lines};
+use crate::stages::report::collect::RunReport;
+use crate::stages::report::page::{Group, Section};
+use crate::stages::summary::collect::{IterationSummary, Training};
+use rzero_schema::tables::TrainMetrics;
+use rzero_schema::vocab::Role;
+
+pub(in crate::stages::report) fn section(runs: &[RunReport]) -> anyhow::Result<Section> {
+    let drawn: [(&str, &str, fn(&TrainMetrics) -> f64); 3] = [
+        ("reward", "mean reward", |step| step.reward_mean),
+        ("divergence from the start of the iteration", "KL, nats a token", |step| step.kl_reference),
+        ("entropy", "nats a token", |step| step.entropy),
+    ];
+    let mut groups = Vec::new();
+    for (role, title) in [(Role::Challenger, "Challenger"), (Role::Solver, "Solver")] {
+        let mut group = Group { title: Some(title.to_owned()), ..Group::default() };
+        for (what, y, figure) in drawn {
+            let series: Vec<Series> = runs.iter().map(|run| curve(run, role, figure)).collect();
+            group.charts.extend(lines(&format!("{title}: {what}"), Axes { x: "step, through all iterations", y }, &series)?);
+        }
+        groups.push(group);
+    }
+    Ok(Section {
+        id: "training",
+        title: "Training",
+        lead: "Steps are counted on from one iteration to the next. Each iteration begins anew from the policy it found, so divergence \
+               begins at 0."
+            .to_owned(),
+        groups,
+    })
+}
+
+fn curve(run: &RunReport, role: Role, figure: fn(&TrainMetrics) -> f64) -> Series {
+    let of = |iteration: &'_ IterationSummary| -> Vec<TrainMetrics> {
+        let training: Option<&Training> = match role {
+            Role::Challenger => iteration.challenger.as_ref(),
+            _ => iteration.solver.as_ref(),
+        };
+        training.map_or_else(Vec::new, |training| training.steps.clone())
+    };
+    let profile = &run.summary.record.profile;
+    let steps = if role == Role::Challenger { profile.challenger.steps } else { profile.solver.steps };
+    let place = |step: &TrainMetrics| f64::from(step.iteration.saturating_sub(1) * steps + step.step);
+    let point = |step: TrainMetrics| Point { x: place(&step), y: figure(&step), interval: None };
+    Series { name: run.name.clone(), points: run.summary.iterations.iter().flat_map(of).map(point).collect() }
+}

@@ -104,6 +104,11 @@ test-audit mutations="100":
 test-readers:
     @{{ without_run }} RZERO_JUST={{ quote(just_executable()) }} RZERO_BIN={{ quote(bin) }} bash pipelines/test-readers
 
+# The report in a real browser: no request, no error, nothing out of reach (installs Chromium); screenshots stay in the folder, if one is named
+[group('work on the code')]
+test-report *folder:
+    @{{ without_run }} RZERO_JUST={{ quote(just_executable()) }} RZERO_BIN={{ quote(bin) }} bash pipelines/test-report {{ folder }}
+
 # The tests of runs in object stores: on a folder, then on a server that speaks S3 (installs moto's)
 [group('work on the code')]
 test-stores:

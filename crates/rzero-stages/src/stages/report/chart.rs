@@ -12,8 +12,8 @@ use serde::Serialize;
 use std::ops::Range;
 
 /// Width and height of a chart, in its own units.
-const SIZE: (u32, u32) = (480, 270);
-const TEXT: (&str, u32) = ("sans-serif", 13);
+const SIZE: (u32, u32) = (400, 250);
+const TEXT: (&str, u32) = ("sans-serif", 14);
 const INK: RGBColor = RGBColor(0x33, 0x33, 0x33);
 const GRID: RGBColor = RGBColor(0xdd, 0xdd, 0xdd);
 /// At least 4.5 : 1 on white; told apart with any kind of colour vision, in this order.
@@ -79,18 +79,22 @@ pub(super) fn lines(title: &str, axes: Axes<'_>, series: &[Series]) -> anyhow::R
     let x = x.start - 0.2..x.end + 0.2;
     let svg = draw(|area| {
         let mut chart = frame(area, axes, Ticked::new(x, ticks), padded(y), &|x| format!("{x:.0}"))?;
+        // Side by side, where whiskers would hide one another.
+        let num = series.iter().filter(|series| series.points.iter().any(|point| point.interval.is_some())).count();
         for (index, series) in series.iter().enumerate() {
+            let aside = if index < num { (index as f64 - (num - 1) as f64 / 2.0) * (0.24 / num as f64) } else { 0.0 };
+            let points: Vec<Point> = series.points.iter().map(|point| Point { x: point.x + aside, ..*point }).collect();
             let colour = colour(index);
-            let line = series.points.iter().map(|point| (point.x, point.y));
+            let line = points.iter().map(|point| (point.x, point.y));
             chart.draw_series(LineSeries::new(line, colour.stroke_width(2)))?;
-            let whiskers = series.points.iter().filter_map(|point| point.interval.map(|interval| (point, interval)));
+            let whiskers = points.iter().filter_map(|point| point.interval.map(|interval| (point, interval)));
             chart
                 .draw_series(whiskers.map(|(point, (low, high))| {
                     ErrorBar::new_vertical(point.x, low, point.y, high, colour.stroke_width(1), 6)
                 }))?;
             // A curve of a hundred steps would be nothing but marks.
-            let every = series.points.len().div_ceil(12).max(1);
-            let marked = series.points.iter().enumerate().filter(|(at, _)| at % every == index % every);
+            let every = points.len().div_ceil(12).max(1);
+            let marked = points.iter().enumerate().filter(|(at, _)| at % every == index % every);
             draw_marks(&mut chart, index, marked.map(|(_, point)| (point.x, point.y)))?;
         }
         Ok(())
@@ -238,8 +242,8 @@ fn frame<'a, 'b>(
     let mut chart = ChartBuilder::on(area)
         .margin(6)
         .margin_right(14)
-        .set_label_area_size(LabelAreaPosition::Left, 62)
-        .set_label_area_size(LabelAreaPosition::Bottom, 40)
+        .set_label_area_size(LabelAreaPosition::Left, 60)
+        .set_label_area_size(LabelAreaPosition::Bottom, 42)
         .build_cartesian_2d(x, y)?;
     let text = || TEXT.into_font().color(&INK);
     chart

@@ -161,7 +161,7 @@ fn glance(runs: &[RunReport]) -> Section {
             gain(1),
             optional_figure(labels),
             number(curricula().map(|curriculum| curriculum.num_kept as f64).sum()),
-            number((seconds / 6.0).round() / 10.0),
+            format!("{:.1}", seconds / 60.0),
         ]
     };
     let num_samples = runs.first().map_or(0, |run| run.summary.record.profile.eval.num_samples);

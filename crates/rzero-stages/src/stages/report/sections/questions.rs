@@ -1,6 +1,6 @@
 //! How hard, how varied and how long the questions are, with examples.
 
-use crate::stages::report::chart::{Axes, Point, Series, lines, number};
+use crate::stages::report::chart::{Axes, Point, Series, lines};
 use crate::stages::report::collect::RunReport;
 use crate::stages::report::page::{Group, Section, Table, shown};
 use crate::stages::report::questions::{MAX_COMPARED, Questions};
@@ -35,7 +35,7 @@ pub(in crate::stages::report) fn section(runs: &[RunReport]) -> anyhow::Result<S
             let mut row = vec![run.name.clone(), iteration.to_string(), found.num.to_string(), found.num_distinct.to_string()];
             row.extend([found.num_compared, found.num_clusters, found.largest_cluster].map(|num| num.to_string()));
             row.extend(found.distinct.map(percent));
-            row.push(number((10.0 * found.length.0).round() / 10.0));
+            row.push(format!("{:.1}", found.length.0));
             rows.push(row);
         }
         for iteration in &run.summary.iterations {

@@ -11,6 +11,7 @@
 //! | `stores.rs` | runs in object stores: the same bytes, two writers, machines that are lost |
 //! | `audit.rs` | `audit` on runs that were broken on purpose |
 //! | `dataset.rs` | `publish-dataset`, `explain` and `look`: what they say is what the tables hold |
+//! | `report.rs` | `report`: it stands alone and says what the tables say |
 //! | `at_size.rs` | what large models need: adapters, 16-bit checkpoints, less memory and how much of it |
 //! | `accelerator.rs` | the path of an accelerator, on the CPU, against the CPU's own |
 //! | `hostile_model.rs` | what becomes of a model that writes nonsense |
@@ -35,6 +36,7 @@ mod hostile_model;
 mod just;
 #[cfg(feature = "fetch")]
 mod remote;
+mod report;
 mod schedulers;
 mod shared_step;
 #[cfg(feature = "stores")]

@@ -15,6 +15,7 @@ mod sections;
 use crate::console::{Verbosity, print_product, start_log};
 use crate::context::project_root;
 use crate::exit::StageFailure;
+use crate::markdown::legible;
 use crate::run_dir::{MirrorArgs, absolute};
 use rzero_io::atomic::write_bytes;
 use std::path::{Path, PathBuf};
@@ -90,7 +91,7 @@ fn names(runs: &[PathBuf]) -> Vec<String> {
         names.sort();
         names.windows(2).all(|pair| pair[0] != pair[1])
     });
-    runs.iter().map(|run| tail(run, shortest.unwrap_or(most))).collect()
+    runs.iter().map(|run| legible(&tail(run, shortest.unwrap_or(most)))).collect()
 }
 
 #[cfg(test)]

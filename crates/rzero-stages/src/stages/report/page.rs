@@ -116,7 +116,7 @@ pub(super) fn html(runs: &[RunReport]) -> anyhow::Result<String> {
     let page = Page {
         mark: MARK,
         style: STYLE,
-        title: format!("Report of {}", legible(&names.join(", "))),
+        title: format!("Report of {}", names.join(", ")),
         lead: lead(runs),
         version: env!("CARGO_PKG_VERSION"),
         sections,

@@ -60,13 +60,13 @@ pub(crate) fn whole(seed: u32, shards: u32) -> &'static Path {
 }
 
 /// A copy of a run that may be broken: files are replaced, never written into.
-struct Run {
+pub(crate) struct Run {
     _folder: tempfile::TempDir,
-    layout: RunLayout,
+    pub(crate) layout: RunLayout,
 }
 
 impl Run {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let layout = RunLayout::new(folder.path().join("run"));
         for name in RunLayout::new(whole(7, 2)).names().unwrap() {
@@ -79,25 +79,25 @@ impl Run {
         Self { _folder: folder, layout }
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.layout.absolute(name)
     }
 
-    fn write(&self, name: &str, bytes: &[u8]) {
+    pub(crate) fn write(&self, name: &str, bytes: &[u8]) {
         write_bytes(&self.path(name), bytes).unwrap();
     }
 
-    fn edit(&self, name: &str, change: impl FnOnce(&mut Vec<u8>)) {
+    pub(crate) fn edit(&self, name: &str, change: impl FnOnce(&mut Vec<u8>)) {
         let mut bytes = std::fs::read(self.path(name)).unwrap();
         change(&mut bytes);
         self.write(name, &bytes);
     }
 
-    fn copy_from(&self, other: &Path, name: &str) {
+    pub(crate) fn copy_from(&self, other: &Path, name: &str) {
         self.write(name, &std::fs::read(other.join(name)).unwrap());
     }
 
-    fn remove(&self, name: &str) {
+    pub(crate) fn remove(&self, name: &str) {
         let path = self.path(name);
         if path.is_dir() { std::fs::remove_dir_all(path).unwrap() } else { std::fs::remove_file(path).unwrap() }
     }
@@ -116,7 +116,7 @@ impl Run {
     }
 
     /// Makes the manifest that lists a file say what it is now.
-    fn repair(&self, name: &str) {
+    pub(crate) fn repair(&self, name: &str) {
         self.repair_where(name, false);
     }
 
@@ -152,7 +152,7 @@ impl Run {
     }
 
     /// Changes the rows of a part, as its own stage would have written them.
-    fn rows<T: Table>(&self, name: &str, change: impl FnOnce(&mut Vec<T>)) {
+    pub(crate) fn rows<T: Table>(&self, name: &str, change: impl FnOnce(&mut Vec<T>)) {
         let mut rows = read_table::<T>(&self.path(name)).unwrap();
         change(&mut rows);
         self.write_rows(name, &rows);

@@ -10,6 +10,7 @@
 //! | `shared_step.rs` | a training step shared among processes: the same bytes, and what becomes of missing or foreign parts |
 //! | `stores.rs` | runs in object stores: the same bytes, two writers, machines that are lost |
 //! | `audit.rs` | `audit` on runs that were broken on purpose |
+//! | `bad_input.rs` | everything that can be wrong with what a stage is given, in one list |
 //! | `dataset.rs` | `publish-dataset`, `explain` and `look`: what they say is what the tables hold |
 //! | `report.rs` | `report`: it stands alone and says what the tables say |
 //! | `at_size.rs` | what large models need: adapters, 16-bit checkpoints, less memory and how much of it |
@@ -27,6 +28,7 @@
 mod accelerator;
 mod at_size;
 mod audit;
+mod bad_input;
 mod bench;
 mod benchmarks;
 mod conversation;

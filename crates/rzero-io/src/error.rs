@@ -275,6 +275,10 @@ impl IoError {
             Self::File { source, .. } => match source.kind() {
                 std::io::ErrorKind::NotFound => "check the path".to_owned(),
                 std::io::ErrorKind::PermissionDenied => "check the permissions of the file and its folder".to_owned(),
+                std::io::ErrorKind::ReadOnlyFilesystem => {
+                    "name a folder that can be written to, or mount the disk to be written".to_owned()
+                }
+                std::io::ErrorKind::QuotaExceeded => "free some of your quota and run the command again".to_owned(),
                 std::io::ErrorKind::StorageFull => "free disk space and run the command again".to_owned(),
                 _ => return None,
             },

@@ -144,6 +144,9 @@ pub fn exit_of(error: &anyhow::Error) -> StageExit {
     known.unwrap_or(StageExit::Internal)
 }
 
+const PROFILE_HINT: &str = "a profile holds every key once, as pipelines/profiles/tiny.toml does; an override is KEY=VALUE with a key of the \
+                            profile (schemas/profile.json says what each means)";
+
 /// What each cause of an error says to do, outermost first.
 #[must_use]
 pub fn hints(error: &anyhow::Error) -> Vec<String> {
@@ -152,6 +155,7 @@ pub fn hints(error: &anyhow::Error) -> Vec<String> {
         .filter_map(|cause| match (cause.downcast_ref::<StageFailure>(), cause.downcast_ref::<IoError>()) {
             (Some(failure), _) => failure.hint.clone(),
             (None, Some(error)) => error.hint(),
+            (None, None) if cause.is::<ProfileError>() => Some(PROFILE_HINT.to_owned()),
             (None, None) if cause.is::<Interrupted>() => Some("run the same command again".to_owned()),
             (None, None) => model_hint(cause),
         })

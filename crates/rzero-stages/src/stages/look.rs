@@ -31,7 +31,7 @@ const BATCH_ROWS: usize = 8192;
 pub struct Args {
     /// Name of a table, such as labels, or a Parquet file of this project
     #[arg(value_name = "TABLE")]
-    table: String,
+    table: PathBuf,
 
     /// Run directory, or its URL in an object store
     #[arg(long, env = "RZERO_RUN", value_name = "DIR")]
@@ -74,8 +74,9 @@ struct Seen {
 /// When there is no such table: exit code 2. When the run has none of it, or a file is damaged: 3.
 pub fn run(args: &Args) -> anyhow::Result<()> {
     start_log(Verbosity::Normal);
-    let is_file = args.table.ends_with(".parquet") || Path::new(&args.table).is_file();
-    let (name, parts) = if is_file { of_file(Path::new(&args.table))? } else { (args.table.clone(), of_run(args)?) };
+    let is_file = args.table.extension().is_some_and(|extension| extension == "parquet") || args.table.is_file();
+    let named = args.table.to_string_lossy().into_owned();
+    let (name, parts) = if is_file { of_file(&args.table)? } else { (named.clone(), of_run(args, &named)?) };
     let Some(description) = all_tables().into_iter().find(|description| description.name == name) else {
         let names = all_tables().iter().map(|description| description.name).collect::<Vec<_>>().join(", ");
         return Err(StageFailure::usage(format!("there is no table `{name}`"))
@@ -108,7 +109,7 @@ fn of_file(path: &Path) -> anyhow::Result<(String, Vec<Part>)> {
 }
 
 /// The parts of a run's table that manifests list, in the order of their names.
-fn of_run(args: &Args) -> anyhow::Result<Vec<Part>> {
+fn of_run(args: &Args, table: &str) -> anyhow::Result<Vec<Part>> {
     let Some(run) = &args.run else {
         return Err(StageFailure::usage("a table is one of a run")
             .hint("name the run with --run or RZERO_RUN, or give a file")
@@ -132,7 +133,7 @@ fn of_run(args: &Args) -> anyhow::Result<Vec<Part>> {
             let places = [layout.absolute(&record.path), root.join(&record.path)];
             places.into_iter().find(|path| path.is_file())
         });
-        for record in manifest.outputs.iter().filter(|record| record.table.as_deref() == Some(args.table.as_str())) {
+        for record in manifest.outputs.iter().filter(|record| record.table.as_deref() == Some(table)) {
             parts.push(Part { path: layout.bring(record)?, tokenizer: tokenizer.clone() });
         }
     }

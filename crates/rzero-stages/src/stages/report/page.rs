@@ -150,7 +150,7 @@ fn glance(runs: &[RunReport]) -> Section {
         let accuracy = |scores: Option<&Scores>, at: usize| optional_figure(scores.map(|scores| scores.accuracy[at]));
         let gain = |at: usize| optional_gain(last.and_then(|scores: &Scores| scores.gain[at]));
         let curricula = || iterations.iter().filter_map(|iteration| iteration.curriculum.as_ref());
-        let labels: Option<Figure> = curricula().filter_map(|curriculum| curriculum.labels?.figure).last();
+        let labels: Option<Figure> = curricula().filter_map(|curriculum| curriculum.labels?.figure).next_back();
         let seconds: f64 = iterations.iter().flat_map(|iteration| iteration.seconds_by_stage.values()).sum();
         vec![
             run.name.clone(),

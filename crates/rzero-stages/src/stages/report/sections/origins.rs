@@ -3,9 +3,12 @@
 use crate::stages::report::collect::RunReport;
 use crate::stages::report::page::{Group, Section, Table, shown};
 
+/// What is said of a run.
+type Fact<'a> = (&'static str, &'a dyn Fn(&RunReport) -> String);
+
 pub(in crate::stages::report) fn section(runs: &[RunReport]) -> Section {
     let join = |values: &mut dyn Iterator<Item = String>| values.collect::<Vec<_>>().join(", ");
-    let facts: [(&str, &dyn Fn(&RunReport) -> String); 12] = [
+    let facts: [Fact<'_>; 12] = [
         ("run directory", &|run| run.summary.run.display().to_string()),
         ("profile", &|run| run.summary.record.profile_name.clone()),
         ("overrides that were typed", &|run| join(&mut run.summary.overrides.iter().cloned())),
@@ -22,9 +25,8 @@ pub(in crate::stages::report) fn section(runs: &[RunReport]) -> Section {
         }),
     ];
     let header: Vec<&str> = std::iter::once("what").chain(runs.iter().map(|run| run.name.as_str())).collect();
-    let row = |(name, fact): &(&str, &dyn Fn(&RunReport) -> String)| {
-        std::iter::once((*name).to_owned()).chain(runs.iter().map(|run| shown(&fact(run)))).collect()
-    };
+    let row =
+        |(name, fact): &Fact<'_>| std::iter::once((*name).to_owned()).chain(runs.iter().map(|run| shown(&fact(run)))).collect();
     let table = Table::new("Where each run comes from", &header, facts.iter().map(row));
     Section {
         id: "origins",

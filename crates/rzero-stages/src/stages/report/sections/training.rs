@@ -7,8 +7,11 @@ use crate::stages::summary::collect::{IterationSummary, Training};
 use rzero_schema::tables::TrainMetrics;
 use rzero_schema::vocab::Role;
 
+/// What is drawn of a step: its name, its unit, the figure.
+type Drawn = (&'static str, &'static str, fn(&TrainMetrics) -> f64);
+
 pub(in crate::stages::report) fn section(runs: &[RunReport]) -> anyhow::Result<Section> {
-    let drawn: [(&str, &str, fn(&TrainMetrics) -> f64); 3] = [
+    let drawn: [Drawn; 3] = [
         ("reward", "mean reward", |step| step.reward_mean),
         ("divergence from the start of the iteration", "KL, nats a token", |step| step.kl_reference),
         ("entropy", "nats a token", |step| step.entropy),

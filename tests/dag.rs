@@ -47,14 +47,11 @@ fn what_is_typed_wrong_is_told_before_anything_is_built() {
 
 /// Runs that differ from the plain one lie beside it, under a name that says from which profile.
 #[test]
-fn ablations_and_seeds_have_folders_of_their_own_and_keep_what_is_set() {
+fn seeds_have_folders_of_their_own_and_keep_what_is_set() {
     let shown = |arguments: &[&str]| {
         let output = just().env("JUST_DRY_RUN", "true").args(arguments).output().expect("just is installed");
         String::from_utf8_lossy(&output.stderr).into_owned()
     };
-    assert!(shown(&["ablation", "no-filter"]).contains("folder='data/runs/no-filter'"));
-    assert!(shown(&["profile=smoke", "ablation", "no-filter"]).contains("folder='data/runs/smoke-no-filter'"));
-    assert!(shown(&["run=mine", "ablation", "no-filter"]).contains("folder='mine'"));
     assert!(shown(&["profile=smoke", "seeds"]).contains("before='data/runs/smoke-seed'"));
     assert!(shown(&["seeds"]).contains("set=\"${RZERO_SET:+$RZERO_SET;}seed=$seed\" run=\"$before-$seed\""));
 }

@@ -5,6 +5,7 @@
 //! | `tidy.rs` | rules of the tree: floors of the crates, sizes of files, words that must not stay, profiles that must parse |
 //! | `dag.rs` | the order of the stages, as `just plan` prints it |
 //! | `whole_run.rs` | laws of a whole run: killed, sharded, threaded, run twice |
+//! | `ablate.rs` | a matrix of settings and seeds, and its table |
 //! | `remote.rs` | completions by a server: rows, retries, resuming, hostile replies |
 //! | `schedulers.rs` | jobs for Kubernetes, AWS Batch, PBS and LSF, as `just render-job` prints them |
 //! | `shared_step.rs` | a training step shared among processes: the same bytes, and what becomes of missing or foreign parts |
@@ -25,6 +26,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test stops where it cannot go on")]
 
+mod ablate;
 mod accelerator;
 mod at_size;
 mod audit;

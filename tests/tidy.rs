@@ -1,5 +1,6 @@
 //! Rules of the tree that no compiler checks: who may depend on whom, how files begin and how long they are, what must not stay.
 
+use rzero_schema::ablation::Ablation;
 use rzero_schema::pretrain_profile::PretrainProfile;
 use rzero_schema::profile::Profile;
 use serde_json::Value;
@@ -149,19 +150,25 @@ fn every_profile_parses_and_names_files_that_exist() {
     assert_eq!(names, ["octothinker-3b", "paper", "qwen3-4b-base", "smoke", "smollm2", "smollm2-lora", "tiny", "tiny-base"]);
 }
 
-/// Each ablation is one flag, and the flag is one that the default profile understands.
+/// Every matrix parses, and each of its cells is something else that its profile understands. Cells of one name are the same run.
 #[test]
-fn every_ablation_is_one_override_of_the_default_profile() {
-    let recipes = read(&root().join("pipelines/loop.just"));
-    let tiny = read(&root().join("pipelines/profiles/tiny.toml"));
-    let flags: Vec<String> =
-        recipes.lines().filter_map(|line| Some(line.split_once("flag='")?.1.split_once('\'')?.0.to_owned())).collect();
-    assert_eq!(flags.len(), 4);
-    let full = Profile::from_toml(&tiny, &[]).expect("the default profile parses");
-    for flag in flags {
-        let changed = Profile::from_toml(&tiny, std::slice::from_ref(&flag)).unwrap_or_else(|error| panic!("{flag}: {error}"));
-        assert_ne!(changed, full, "{flag} changes nothing");
+fn every_cell_of_an_ablation_is_a_setting_of_its_profile() {
+    let mut by_name: std::collections::BTreeMap<String, Profile> = std::collections::BTreeMap::new();
+    for path in files(&root().join("pipelines/ablations")) {
+        let name = path.display();
+        let ablation = Ablation::from_toml(&read(&path)).unwrap_or_else(|error| panic!("{name}: {error}"));
+        let profile = read(&root().join(format!("pipelines/profiles/{}.toml", ablation.profile)));
+        let mut profiles: Vec<Profile> = Vec::new();
+        for cell in &ablation.cells {
+            let changed =
+                Profile::from_toml(&profile, &cell.set).unwrap_or_else(|error| panic!("{name}, {}: {error}", cell.name));
+            assert!(!profiles.contains(&changed), "{name}: {} is another cell once more", cell.name);
+            let known = by_name.entry(cell.name.clone()).or_insert_with(|| changed.clone());
+            assert!(*known == changed, "{name}: another matrix has a cell {} that is not this one", cell.name);
+            profiles.push(changed);
+        }
     }
+    assert!(by_name.len() >= 5, "the matrices were not found");
 }
 
 /// Prompts of the embedded model are tokens: a final newline would be one more, and not in its vocabulary.

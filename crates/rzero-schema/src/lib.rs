@@ -3,6 +3,7 @@
 //! This crate sees no file and no clock. It says what a row, a number of the profile and a manifest *are*;
 //! `rzero-io` moves them, the stages fill them. `schemas/` is generated from here.
 
+pub mod ablation;
 pub mod cluster_profile;
 pub mod evaluation_profile;
 pub mod ids;

@@ -294,7 +294,9 @@ impl Evaluation {
         parts
     }
 
-    fn values(&self, measure: Measure) -> Vec<f64> {
+    /// What each problem is worth, from 0 to 1, in the order of the set.
+    #[must_use]
+    pub fn values(&self, measure: Measure) -> Vec<f64> {
         self.items.iter().map(|item| measure.of(item)).collect()
     }
 

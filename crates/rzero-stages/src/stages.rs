@@ -1,5 +1,6 @@
 //! One module a stage: its flags and its `run`.
 
+pub mod ablate;
 #[cfg(feature = "model")]
 pub mod audit;
 pub mod base_profile;

@@ -33,6 +33,7 @@ pub fn commands() -> Vec<Command> {
     ];
     #[cfg(feature = "model")]
     commands.extend([
+        stages::ablate::Args::command(),
         stages::audit::Args::command(),
         stages::challenge_gen::Args::command(),
         stages::eval::Args::command(),

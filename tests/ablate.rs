@@ -1,0 +1,81 @@
+//! `just ablate`, but for its build, on a matrix of the smoke profile: what is there is kept, the table is made of the runs, a cell that stops is told.
+
+use crate::just::just;
+use serde_json::Value;
+use std::path::Path;
+use std::process::Output;
+
+const MATRIX: &str = r#"
+title = "Which of these is better?"
+profile = "smoke"
+iterations = 1
+seeds = [7, 8]
+
+[[cell]]
+name = "default"
+source = "ours"
+
+[[cell]]
+name = "untrained"
+set = ["challenger.steps=0"]
+source = "a test"
+
+[[cell]]
+name = "stops"
+set = ["probe.floor=0.99"]
+source = "labels are never all true"
+"#;
+
+fn ablate(folder: &Path) -> Output {
+    let matrix = folder.join("matrix.toml");
+    std::fs::write(&matrix, MATRIX).unwrap();
+    let mut command = just();
+    command.arg(format!("run={}", folder.join("runs").display())).arg("matrix").arg(matrix);
+    let output = command.output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    output
+}
+
+#[test]
+fn a_matrix_is_run_once_and_its_table_says_what_the_runs_say() {
+    let folder = tempfile::tempdir().unwrap();
+    let first = ablate(folder.path());
+    let table = String::from_utf8(first.stdout).unwrap();
+    assert!(table.starts_with("Which of these is better?"), "{table}");
+    let text = String::from_utf8_lossy(&first.stderr);
+    assert!(text.contains("stops-7 goes no further (exit code 5)"), "{text}");
+    assert!(table.contains("stopped: seed 7, iteration 1: no eval"), "{table}");
+
+    let results: Value = serde_json::from_slice(&std::fs::read(folder.path().join("runs/table/results.json")).unwrap()).unwrap();
+    let cells = results.as_array().unwrap();
+    assert_eq!(cells.len(), 3);
+    assert_eq!(cells.iter().map(|cell| cell["iterations"].as_array().unwrap().len()).collect::<Vec<_>>(), [2, 2, 1]);
+    // The mean over two runs of the same problems is the mean of what each says of itself.
+    for (measure, key) in ["greedy", "mean4"].iter().enumerate() {
+        let of = |seed: u32| {
+            let run = folder.path().join(format!("runs/untrained-{seed}"));
+            let output = std::process::Command::new(env!("CARGO_BIN_EXE_summary")).arg(run).arg("--json").output().unwrap();
+            let lines = String::from_utf8(output.stdout).unwrap();
+            let line: Value = serde_json::from_str(lines.lines().nth(1).unwrap()).unwrap();
+            line[*key].as_f64().unwrap_or_else(|| panic!("no {key} in {line}"))
+        };
+        let told = &cells[1]["iterations"][1]["accuracy"][measure];
+        assert!((told["value"].as_f64().unwrap() - (of(7) + of(8)) / 2.0).abs() < 1e-9, "{key}: {told}");
+        assert!(told["low"].as_f64() <= told["value"].as_f64() && told["value"].as_f64() <= told["high"].as_f64(), "{told}");
+    }
+    // Iteration 0 is the same base model: no gain, and none of chance.
+    let gain = &cells[1]["iterations"][0]["gain"][0];
+    assert_eq!((gain["low"].as_f64(), gain["high"].as_f64()), (Some(0.0), Some(0.0)), "{gain}");
+
+    let again = ablate(folder.path());
+    assert_eq!(String::from_utf8(again.stdout).unwrap(), table);
+    let text = String::from_utf8_lossy(&again.stderr);
+    assert!(text.contains("complete up to iteration 1: nothing to do"), "{text}");
+}
+
+#[test]
+fn what_is_no_matrix_is_told() {
+    let output = just().args(["matrix", "no-such-matrix"]).output().unwrap();
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.code() == Some(2) && text.contains("no-such-matrix.toml") && text.contains("paper"), "{text}");
+}

@@ -43,6 +43,7 @@ mod remote;
 mod report;
 mod schedulers;
 mod shared_step;
+mod stability;
 #[cfg(feature = "stores")]
 mod stores;
 mod tidy;

@@ -10,6 +10,7 @@ pub mod ids;
 pub mod manifest;
 pub mod pretrain_profile;
 pub mod profile;
+pub mod stability_profile;
 pub mod table;
 pub mod tables;
 pub mod vocab;

@@ -5,6 +5,7 @@
 
 pub use crate::cluster_profile::{ClusterSettings, TaskResources};
 pub use crate::evaluation_profile::{BenchmarkSettings, EvalSettings, GroupSettings, JudgeSettings, ProbeSettings};
+pub use crate::stability_profile::StabilitySettings;
 use crate::vocab::{
     BleuTokens, DomainKind, FloatType, LoraTarget, LossNormalization, RewardVariant, Role, StartFrom, WeightFormat,
 };
@@ -57,6 +58,8 @@ pub struct Profile {
     pub curriculum: CurriculumSettings,
     /// Solver phase.
     pub solver: SolverSettings,
+    /// What is to keep the loop from collapsing.
+    pub stability: StabilitySettings,
     /// How many pseudo-labels are held against the truth, and when the loop stops.
     pub probe: ProbeSettings,
     /// Held-out evaluation.
@@ -356,6 +359,7 @@ impl Profile {
         self.curriculum.question_sampling.check()?;
         self.curriculum.answer_sampling.check()?;
         self.solver.sampling.check()?;
+        self.stability.check()?;
         self.eval.check()?;
         self.probe.check()?;
         self.judge.check()?;

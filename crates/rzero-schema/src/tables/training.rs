@@ -6,7 +6,7 @@ use crate::table;
 
 table! {
     /// The reward and advantage of one rollout in one update, with the parts they follow from.
-    RewardRow = "rewards", version 1, key ["challenge_id", "sample"] {
+    RewardRow = "rewards", version 2, key ["challenge_id", "sample"] {
         /// Question of the rollout.
         challenge_id: String,
         /// Row of the question within its set.
@@ -19,7 +19,8 @@ table! {
         group: u64,
         /// The reward.
         reward: f64,
-        /// (reward - group mean) / (group deviation + 1e-6); 0 in a group of zero variance.
+        /// (reward - group mean) / (group deviation + 1e-6); 0 in a group of zero variance. Solver: times the vote share
+        /// where the profile says `stability.weigh_by_votes`.
         advantage: f64,
         /// Challenger: 1 - 2|p - 1/2| (or the variant's form).
         uncertainty: Option<f64>,
@@ -27,7 +28,7 @@ table! {
         repetition: Option<f64>,
         /// Challenger: number of the question's BLEU cluster, by first occurrence.
         cluster: Option<u32>,
-        /// Challenger: vote share of the question.
+        /// Vote share of the question.
         vote_share: Option<f64>,
         /// Solver: canonical form of the rollout's answer.
         answer: Option<String>,

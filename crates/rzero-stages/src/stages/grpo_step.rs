@@ -20,12 +20,12 @@ use crate::answers::finish_reason;
 use crate::args::{CommonArgs, EXIT_CODES_HELP};
 use crate::console::Progress;
 use crate::context::StageContext;
+use crate::curricula::with_curricula;
 use crate::exit::StageFailure;
 use crate::frame::run_stage;
 use crate::inputs::StageInputs;
 use crate::interrupt::Interrupted;
 use crate::outputs::StageOutputs;
-use crate::stages::solve_sample::curriculum_place;
 use figures::{metrics, timing};
 use plan::{RoleSettings, gigabytes};
 use rewards::Scored;
@@ -107,7 +107,7 @@ pub(crate) fn step_inputs(context: &StageContext, role: Role) -> anyhow::Result<
     }
     Ok(match role {
         Role::Challenger => inputs.with_stage_at(Stage::ChallengeGen, place).with_stage_at(Stage::VoteLabel, place),
-        Role::Solver => inputs.with_stage_at(Stage::SolveSample, place).with_stage_at(Stage::Filter, curriculum_place(iteration)),
+        Role::Solver => with_curricula(inputs.with_stage_at(Stage::SolveSample, place), context),
     })
 }
 

@@ -7,14 +7,12 @@ use crate::args::{CommonArgs, EXIT_CODES_HELP};
 use crate::backend::{Backend, BackendArgs};
 use crate::console::Progress;
 use crate::context::StageContext;
-use crate::exit::StageFailure;
+use crate::curricula::{Curricula, with_curricula};
 use crate::frame::run_stage;
 use crate::inputs::StageInputs;
 use crate::outputs::StageOutputs;
 use crate::policy::{Policy, PolicyRequest};
 use crate::stages::challenge_gen::rollout;
-use rzero_algo::curriculum::step_batch;
-use rzero_algo::seed::StreamKey;
 use rzero_schema::ids::Place;
 use rzero_schema::tables::{Challenge, CurriculumRow, Rollout};
 use rzero_schema::vocab::{Phase, Role, Stage};
@@ -47,16 +45,11 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         .with_checkpoint("solver", &checkpoint)
         .with_file("solver prompt", &context.project_path(&context.profile.domain.solver_prompt)?);
     let inputs = match phase {
-        Phase::Solver => inputs.with_stage_at(Stage::Filter, curriculum_place(iteration)),
+        Phase::Solver => with_curricula(inputs, &context),
         _ => inputs.with_stage(Stage::ChallengeGen),
     };
     let inputs = backend.declare(inputs);
     run_stage(&context, inputs, |inputs, outputs| answer_questions(&context, &backend, inputs, outputs))
-}
-
-/// Where the curriculum of an iteration lies.
-pub(crate) fn curriculum_place(iteration: u32) -> Place {
-    Place::new(iteration, Phase::Curriculum, 0)
 }
 
 /// One question to answer: its row in this set, its id, and the samples wanted.
@@ -125,24 +118,17 @@ fn challenge_questions(context: &StageContext, inputs: &StageInputs<'_>, num_sam
 
 /// The part of this step's batch that belongs to this shard. A question that stands in the batch twice gets other samples.
 pub(crate) fn batch_questions(context: &StageContext, inputs: &StageInputs<'_>) -> anyhow::Result<Vec<Question>> {
-    let Place { iteration, step, .. } = context.place;
     let settings = &context.profile.solver;
-    let curriculum = inputs.output_at(Stage::Filter, curriculum_place(iteration))?.read::<CurriculumRow>()?;
-    if curriculum.is_empty() {
-        let message = format!("the curriculum of iteration {iteration} is empty: the filter kept no question");
-        let hint = "look at the drop reasons beside it; a wider band or more candidates keep more (curriculum.bands, curriculum.num_candidates)";
-        return Err(StageFailure::input(message).hint(hint).into());
-    }
-    let key = StreamKey { run_seed: context.profile.seed, iteration, phase: Phase::Solver, step: 0, row: 0, sample: 0 };
-    let batch = step_batch(curriculum.len(), settings.num_questions as usize, step, &key);
-    let mut times_before = vec![0u32; curriculum.len()];
+    let curricula = Curricula::read(context, inputs)?;
+    let batch = curricula.batch(context)?;
+    let mut times_before = vec![0u32; curricula.rows.len()];
     let questions: Vec<Question> = batch
         .into_iter()
         .enumerate()
         .map(|(row, index)| {
             let first = times_before[index] * settings.group_size;
             times_before[index] += 1;
-            let CurriculumRow { challenge_id, question, .. } = &curriculum[index];
+            let CurriculumRow { challenge_id, question, .. } = &curricula.rows[index];
             let samples = first..first + settings.group_size;
             Question { row: row as u64, challenge_id: challenge_id.clone(), text: question.clone(), samples }
         })

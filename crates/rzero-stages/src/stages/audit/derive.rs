@@ -6,6 +6,7 @@ use super::findings::{Findings, Kind, Severity};
 use super::{Audit, chain, differ};
 use crate::args::CommonArgs;
 use crate::context::StageContext;
+use crate::curricula::with_curricula;
 use crate::inputs::StageInputs;
 use crate::stages::challenge_gen::{challenge, question_rule};
 use crate::stages::eval::audited::Graders;
@@ -220,9 +221,7 @@ fn answers(audit: &Audit<'_>, place: Place, shards: &[&KnownShard], findings: &m
         return Ok(());
     }
     let context = context_of(audit, Stage::SolveSample, place)?;
-    let inputs = StageInputs::new(&context)
-        .with_stage_at(Stage::Filter, Place::new(place.iteration, Phase::Curriculum, 0))
-        .require_all()?;
+    let inputs = with_curricula(StageInputs::new(&context), &context).require_all()?;
     let batch = batch_questions(&context, &inputs)?;
     let of_question = |question: Question| {
         let Question { row, challenge_id, samples, .. } = question;

@@ -108,6 +108,7 @@ pub(super) struct ChallengerReward {
 /// A step of the Solver that trained on it.
 #[derive(Debug, Serialize)]
 pub(super) struct TrainedIn {
+    pub(super) iteration: u32,
     pub(super) step: u32,
     pub(super) rollouts: Vec<Trained>,
 }
@@ -301,8 +302,11 @@ impl Reader<'_> {
 
     fn trained_in(&self, iteration: u32, text: &str) -> anyhow::Result<Vec<TrainedIn>> {
         let mut steps = Vec::new();
-        for step in 1..=self.profile.solver.steps {
-            let place = Place::new(iteration, Phase::Solver, step);
+        // A question may be replayed in every iteration after its own.
+        let is_replayed = self.profile.stability.num_replayed(self.profile.solver.num_questions) > 0;
+        let last = self.places()?.iter().map(|place| place.iteration).max().filter(|_| is_replayed).unwrap_or(iteration);
+        let steps_of = |iteration| (1..=self.profile.solver.steps).map(move |step| Place::new(iteration, Phase::Solver, step));
+        for place in (iteration..=last).flat_map(steps_of) {
             let (Some(answers), Some(rewards)) = (self.open(Stage::SolveSample, place)?, self.open(Stage::GrpoStep, place)?)
             else {
                 continue;
@@ -322,7 +326,7 @@ impl Reader<'_> {
                 reward: row.reward,
                 advantage: row.advantage,
             });
-            steps.push(TrainedIn { step, rollouts: rollouts.collect() });
+            steps.push(TrainedIn { iteration: place.iteration, step: place.step, rollouts: rollouts.collect() });
         }
         Ok(steps)
     }

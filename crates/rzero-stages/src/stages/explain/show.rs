@@ -32,7 +32,7 @@ pub(super) fn text(life: &Life) -> String {
             let (reward, advantage) = (format!("{:.0}", row.reward), format!("{:+.3}", row.advantage));
             table.add_row([&row.sample.to_string(), &reward, &advantage, &row.status, answer, &brief(&row.completion)]);
         }
-        parts.push(format!("Trained on in the Solver's step {}\n{table}", step.step));
+        parts.push(format!("Trained on in iteration {}, the Solver's step {}\n{table}", step.iteration, step.step));
     }
     if !life.later_answers.is_empty() {
         let mut table = left_table(&["Solver after iteration", "status", "answer", "completion"]);

@@ -2,8 +2,9 @@
 
 use super::figures::metrics;
 use super::plan::RoleSettings;
-use super::{curriculum_place, learning_rate, role_of, scored_rollouts};
+use super::{learning_rate, role_of, scored_rollouts};
 use crate::context::StageContext;
+use crate::curricula::with_curricula;
 use crate::inputs::StageInputs;
 use rzero_schema::tables::{RewardRow, TrainMetrics};
 use rzero_schema::vocab::{Role, Stage};
@@ -11,11 +12,11 @@ use rzero_train::grpo::GrpoMetrics;
 
 /// Rewards, and the figures of a step. Those that only the update itself could tell (loss, divergence, entropy, ...) are taken from `found`.
 pub(crate) fn step_rows(context: &StageContext, found: &TrainMetrics) -> anyhow::Result<(Vec<RewardRow>, TrainMetrics)> {
-    let (role, place) = (role_of(context.place.phase), context.place);
+    let role = role_of(context.place.phase);
     let inputs = StageInputs::new(context);
     let inputs = match role {
         Role::Challenger => inputs.with_stage(Stage::ChallengeGen).with_stage(Stage::VoteLabel),
-        Role::Solver => inputs.with_stage(Stage::SolveSample).with_stage_at(Stage::Filter, curriculum_place(place.iteration)),
+        Role::Solver => with_curricula(inputs.with_stage(Stage::SolveSample), context),
     };
     let (rollouts, scored) = scored_rollouts(context, role, &inputs.require_all()?)?;
     let figures = GrpoMetrics {

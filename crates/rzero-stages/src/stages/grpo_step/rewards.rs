@@ -3,8 +3,8 @@
 use super::mismatch;
 use crate::answers::{answer_rule, read_rollout_answer};
 use crate::context::StageContext;
+use crate::curricula::Curricula;
 use crate::inputs::StageInputs;
-use crate::stages::solve_sample::curriculum_place;
 use rzero_algo::advantage::{Advantages, group_advantages};
 use rzero_algo::repetition::{NO_CLUSTER, repetition};
 use rzero_algo::reward::{challenger_reward, solver_reward};
@@ -68,14 +68,13 @@ pub(crate) fn challenger(context: &StageContext, inputs: &StageInputs<'_>) -> an
 /// Solver: 1 where the rollout's answer equals the pseudo-label.
 pub(crate) fn solver(context: &StageContext, inputs: &StageInputs<'_>) -> anyhow::Result<(Vec<Rollout>, Scored)> {
     let rollouts = inputs.output(Stage::SolveSample)?.read::<Rollout>()?;
-    let curriculum = inputs.output_at(Stage::Filter, curriculum_place(context.place.iteration))?.read::<CurriculumRow>()?;
-    let labels: BTreeMap<&str, &str> =
-        curriculum.iter().map(|row| (row.challenge_id.as_str(), row.pseudo_label.as_str())).collect();
+    let curricula = Curricula::read(context, inputs)?;
+    let labels: BTreeMap<&str, &CurriculumRow> = curricula.rows.iter().map(|row| (row.challenge_id.as_str(), row)).collect();
     let rule = answer_rule(&context.profile);
     let mut rows = Vec::with_capacity(rollouts.len());
     for rollout in &rollouts {
         let id = &rollout.challenge_id;
-        let Some(pseudo_label) = labels.get(id.as_str()) else {
+        let Some(CurriculumRow { pseudo_label, vote_share, .. }) = labels.get(id.as_str()) else {
             return Err(mismatch(format!("rollouts answer question {id}, which is not in the curriculum"), "solve-sample"));
         };
         let read = read_rollout_answer(rollout, &rule)?;
@@ -90,13 +89,18 @@ pub(crate) fn solver(context: &StageContext, inputs: &StageInputs<'_>) -> anyhow
             uncertainty: None,
             repetition: None,
             cluster: None,
-            vote_share: None,
+            vote_share: Some(*vote_share),
             answer: read.answer,
-            pseudo_label: Some((*pseudo_label).to_owned()),
+            pseudo_label: Some(pseudo_label.clone()),
             status: read.status.to_string(),
         });
     }
-    Ok((rollouts, with_advantages(rows, AnswerStatus::Parsed.as_str())))
+    let mut scored = with_advantages(rows, AnswerStatus::Parsed.as_str());
+    if context.profile.stability.weigh_by_votes {
+        // A label counts for as much as it was agreed on (Agent0): A' = A * vote share.
+        scored.rows.iter_mut().for_each(|row| row.advantage *= row.vote_share.unwrap_or(0.0));
+    }
+    Ok((rollouts, scored))
 }
 
 fn with_advantages(mut rows: Vec<RewardRow>, good_status: &'static str) -> Scored {

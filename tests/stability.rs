@@ -3,10 +3,11 @@
 
 use crate::just::just;
 use crate::whole_run::finish;
-use rzero_io::layout::RunLayout;
+use rzero_io::layout::{RunLayout, Shard};
+use rzero_io::manifest::read_manifest;
 use rzero_io::set::StageOutput;
 use rzero_schema::ids::{ChallengeId, Place};
-use rzero_schema::tables::{CurriculumRow, RewardRow};
+use rzero_schema::tables::{CurriculumRow, DroppedRow, Label, RewardRow};
 use rzero_schema::vocab::{Phase, Stage};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -68,4 +69,38 @@ fn earlier_questions_are_replayed_and_labels_count_for_as_much_as_they_were_agre
     let told = Command::new(env!("CARGO_BIN_EXE_explain")).arg(id.to_string()).arg("--run").arg(layout.root()).output().unwrap();
     let told = String::from_utf8(told.stdout).unwrap();
     assert!(told.contains("Trained on in iteration 2, the Solver's step 1"), "{told}");
+}
+
+#[test]
+fn two_solvers_give_half_of_the_answers_each_and_where_they_disagree_there_is_nothing_to_train_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let settings = "stability.label_solver=both;curriculum.num_samples=5;solver.grpo.learning_rate=3e-3;\
+                    curriculum.bands=[{ from_iteration = 1, low = 0.0, high = 1.0 }]";
+    let layout = run(&folder.path().join("run"), settings);
+    let mut num_disagreed = 0;
+    for iteration in [1, 2] {
+        let place = Place::new(iteration, Phase::Curriculum, 0);
+        let labels: Vec<Label> = StageOutput::open(&layout, Stage::VoteLabel, place).unwrap().read().unwrap();
+        let dropped: Vec<DroppedRow> = StageOutput::open(&layout, Stage::Filter, place).unwrap().read().unwrap();
+        let kept = curriculum(&layout, iteration);
+        for label in labels {
+            let lead = |classes: &[i32]| {
+                let count = |class: i32| classes.iter().filter(|of| **of == class).count();
+                count(0) > 0 && classes.iter().all(|class| *class < 0 || count(*class) <= count(0))
+            };
+            let is_agreed = lead(&label.sample_classes[..3]) && lead(&label.sample_classes[3..]);
+            assert_eq!(label.is_agreed, Some(is_agreed), "{:?}", label.sample_classes);
+            let reason = dropped.iter().find(|row| row.challenge_id == label.challenge_id).map(|row| row.drop_reason.as_str());
+            assert_eq!(reason.is_none(), kept.contains_key(&label.challenge_id));
+            assert!(is_agreed || matches!(reason, Some("disagreement" | "no_label" | "duplicate")), "{reason:?}");
+            num_disagreed += usize::from(reason == Some("disagreement"));
+        }
+    }
+    assert!(num_disagreed > 0, "no two Solvers disagreed on anything");
+
+    // In the second iteration the two are different models.
+    let manifest = layout.manifest(Stage::SolveSample, Place::new(2, Phase::Curriculum, 0), Shard::WHOLE);
+    let digests = read_manifest(&manifest).unwrap().digests;
+    let weights = |solver: &str| digests.get(&format!("{solver}/model.safetensors")).unwrap();
+    assert_ne!(weights("solver"), weights("earlier solver"));
 }

@@ -31,6 +31,7 @@ pub fn gate(
     status_ok: bool,
     is_duplicate: bool,
     has_label: bool,
+    is_disagreed: bool,
     vote_share: f64,
     margin: f64,
     gate: &Gate,
@@ -42,6 +43,8 @@ pub fn gate(
         Some(DropReason::Duplicate)
     } else if !has_label {
         Some(DropReason::NoLabel)
+    } else if is_disagreed {
+        Some(DropReason::Disagreement)
     } else if !reaches(vote_share, gate.low) {
         Some(DropReason::TooHard)
     } else if !reaches(gate.high, vote_share) {
@@ -91,10 +94,11 @@ mod tests {
 
     #[test]
     fn gates_are_asked_in_order_and_the_band_is_inclusive() {
-        let decide = |share, margin| gate(true, false, true, share, margin, &BAND);
-        assert_eq!(gate(false, true, false, 0.5, 0.5, &BAND), Some(DropReason::Malformed));
-        assert_eq!(gate(true, true, false, 0.5, 0.5, &BAND), Some(DropReason::Duplicate));
-        assert_eq!(gate(true, false, false, 0.0, 0.0, &BAND), Some(DropReason::NoLabel));
+        let decide = |share, margin| gate(true, false, true, false, share, margin, &BAND);
+        assert_eq!(gate(false, true, false, true, 0.5, 0.5, &BAND), Some(DropReason::Malformed));
+        assert_eq!(gate(true, true, false, true, 0.5, 0.5, &BAND), Some(DropReason::Duplicate));
+        assert_eq!(gate(true, false, false, true, 0.0, 0.0, &BAND), Some(DropReason::NoLabel));
+        assert_eq!(gate(true, false, true, true, 0.0, 0.0, &BAND), Some(DropReason::Disagreement));
         assert_eq!(decide(0.2, 0.2), Some(DropReason::TooHard));
         assert_eq!(decide(0.7, 0.5), Some(DropReason::TooEasy));
         assert_eq!(decide(0.5, 0.1), Some(DropReason::NarrowMargin));

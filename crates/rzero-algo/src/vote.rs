@@ -58,6 +58,20 @@ pub struct VoteOutcome {
     pub class_of_sample: Vec<Option<u32>>,
 }
 
+impl VoteOutcome {
+    /// Whether the majority's class has the most votes, shared or not, among the first `num_first` ballots and among the others: two Solvers,
+    /// one answer. Never where nothing could be read, or where a part has no vote.
+    #[must_use]
+    pub fn is_agreed(&self, num_first: usize) -> bool {
+        let (first, others) = self.class_of_sample.split_at(num_first.min(self.class_of_sample.len()));
+        [first, others].iter().all(|part| {
+            let mut counts = vec![0_u32; self.classes.len()];
+            part.iter().flatten().for_each(|class| counts[*class as usize] += 1);
+            counts.first().is_some_and(|most| *most > 0 && counts.iter().all(|count| count <= most))
+        })
+    }
+}
+
 /// Counts the ballots of one question.
 #[must_use]
 pub fn vote(ballots: &[Ballot]) -> VoteOutcome {
@@ -149,6 +163,24 @@ mod tests {
         let outcome = vote(&[NO_BOX, NO_BOX, NO_BOX, NO_BOX, parsed("text:none")]);
         assert_eq!(outcome.pseudo_label.as_deref(), Some("text:none"));
         assert_eq!(outcome.vote_share, 0.2);
+    }
+
+    #[test]
+    fn two_solvers_agree_where_the_majority_leads_in_the_answers_of_each() {
+        let agreed = |answers: &[&str], num_first| {
+            let ballot = |answer: &&'static str| Ballot { status: AnswerStatus::Parsed, answer: Some(*answer) };
+            let answers: Vec<&'static str> =
+                answers.iter().map(|answer| -> &'static str { Box::leak((*answer).to_owned().into()) }).collect();
+            vote(&answers.iter().map(ballot).collect::<Vec<_>>()).is_agreed(num_first)
+        };
+        assert!(agreed(&["7", "7", "8", "7", "7", "9"], 3));
+        // The majority is 7 by the first Solver alone.
+        assert!(!agreed(&["7", "7", "7", "8", "8", "7"], 3));
+        // A shared lead is a lead.
+        assert!(agreed(&["7", "7", "7", "8", "7", "8", "7"], 3));
+        // A part without a vote agrees to nothing.
+        assert!(!agreed(&["7", "7", "7"], 3));
+        assert!(!vote(&[]).is_agreed(0));
     }
 
     #[test]

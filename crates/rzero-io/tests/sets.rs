@@ -182,6 +182,19 @@ fn of_two_processes_on_one_shard_the_manifest_describes_what_lies_there() {
 }
 
 #[test]
+fn figures_come_back_to_the_last_bit() {
+    let run = Run::with_shards(1);
+    let path = run.manifest(0, 1);
+    let mut manifest = read_manifest(&path).unwrap();
+    // A parser of JSON that is only nearly right reads the first of these as its neighbour.
+    for figure in [1.973_307_049_622_531_8, 0.1 + 0.2, f64::MIN_POSITIVE] {
+        manifest.metrics.insert("gradient_norm".to_owned(), figure);
+        fs::write(&path, serde_json::to_vec(&manifest).unwrap()).unwrap();
+        assert_eq!(read_manifest(&path).unwrap().metrics["gradient_norm"].to_bits(), figure.to_bits(), "{figure}");
+    }
+}
+
+#[test]
 fn a_copied_output_is_refused() {
     let run = Run::with_shards(1);
     let elsewhere = Place { iteration: 2, ..PLACE };

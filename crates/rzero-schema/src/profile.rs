@@ -7,7 +7,7 @@ pub use crate::cluster_profile::{ClusterSettings, TaskResources};
 pub use crate::evaluation_profile::{BenchmarkSettings, EvalSettings, GroupSettings, JudgeSettings, ProbeSettings};
 pub use crate::stability_profile::StabilitySettings;
 use crate::vocab::{
-    BleuTokens, DomainKind, FloatType, LoraTarget, LossNormalization, RewardVariant, Role, StartFrom, WeightFormat,
+    BleuTokens, DomainKind, FloatType, LabelSolver, LoraTarget, LossNormalization, RewardVariant, Role, StartFrom, WeightFormat,
 };
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -360,6 +360,9 @@ impl Profile {
         self.curriculum.answer_sampling.check()?;
         self.solver.sampling.check()?;
         self.stability.check()?;
+        let is_split = self.stability.label_solver == LabelSolver::Both;
+        let least = if is_split { 2 } else { 1 };
+        range("curriculum.num_samples", self.curriculum.num_samples, |v| v >= least, "at least 2, one of each Solver")?;
         self.eval.check()?;
         self.probe.check()?;
         self.judge.check()?;

@@ -1,6 +1,7 @@
 //! The section `[stability]` of a profile: what is to keep the loop from collapsing. Every key at its first value is the paper's loop.
 
 use crate::profile::{ProfileError, range};
+use crate::vocab::LabelSolver;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -14,11 +15,24 @@ pub struct StabilitySettings {
     /// Share of a Solver step's questions that is drawn from the curricula of earlier iterations, with the labels they were kept with; rounded
     /// to whole questions. 0 draws from this iteration's alone.
     pub replay_share: f64,
+    /// Which Solvers answer the candidates of the curriculum: another than the one in training makes mistakes of its own, so the vote is less of
+    /// an echo (Co-rewarding).
+    pub label_solver: LabelSolver,
 }
 
 impl StabilitySettings {
     pub(crate) fn check(&self) -> Result<(), ProfileError> {
         range("stability.replay_share", self.replay_share, |v| (0.0..1.0).contains(&v), "at least 0 and less than 1")
+    }
+
+    /// How many of a question's `num_samples` answers the newest Solver gives, the first ones; the earlier one gives the others.
+    #[must_use]
+    pub fn num_of_newest(&self, num_samples: u32) -> u32 {
+        match self.label_solver {
+            LabelSolver::Newest => num_samples,
+            LabelSolver::Earlier => 0,
+            LabelSolver::Both => num_samples.div_ceil(2),
+        }
     }
 
     /// Questions of a Solver step of `num_questions` that come from earlier curricula, where there are any.

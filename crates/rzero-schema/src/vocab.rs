@@ -263,6 +263,8 @@ vocabulary! {
         Duplicate = "duplicate",
         /// No answer could be parsed, so there is no label.
         NoLabel = "no_label",
+        /// The Solvers that answered do not agree on the label.
+        Disagreement = "disagreement",
         /// Vote share under the band: too hard, or invalid.
         TooHard = "too_hard",
         /// Vote share above the band: too easy.
@@ -389,6 +391,18 @@ vocabulary! {
         Base = "base",
         /// The newest Solver.
         Solver = "solver",
+    }
+}
+
+vocabulary! {
+    /// Which Solvers answer the candidates that are voted on.
+    LabelSolver {
+        /// The one that this iteration's training begins with.
+        Newest = "newest",
+        /// The one before it.
+        Earlier = "earlier",
+        /// Both, half of the answers each; where their votes disagree there is no label to train on.
+        Both = "both",
     }
 }
 

@@ -329,5 +329,6 @@ fn label(row: u64, num_samples: u32) -> Label {
         class_counts: classes.iter().map(|class| class.1).collect(),
         sample_statuses: (0..num_samples).map(|sample| status_of(sample).to_string()).collect(),
         sample_classes: (0..num_samples).map(class_of).collect(),
+        is_agreed: None,
     }
 }

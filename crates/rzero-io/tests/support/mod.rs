@@ -100,7 +100,7 @@ made_up_rows! {
     Challenge { challenge_id, row, challenge_status, question, proposed_answer }
     Label {
         challenge_id, row, question, pseudo_label, vote_share, margin, vote_entropy, num_samples, num_parsed, num_truncated,
-        class_answers, class_counts, sample_statuses, sample_classes,
+        class_answers, class_counts, sample_statuses, sample_classes, is_agreed,
     }
     CurriculumRow { challenge_id, row, question, pseudo_label, vote_share, margin, gate_version }
     DroppedRow {

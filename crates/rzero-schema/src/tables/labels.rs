@@ -4,7 +4,7 @@ use crate::table;
 
 table! {
     /// The vote on one question: its pseudo-label and everything the label follows from.
-    Label = "labels", version 1, key ["challenge_id"] {
+    Label = "labels", version 2, key ["challenge_id"] {
         /// Question that was voted on.
         challenge_id: String,
         /// Row of the question within its set.
@@ -33,6 +33,8 @@ table! {
         sample_statuses: Vec<String>,
         /// Class of each sample as an index into `class_answers`; -1 where the answer did not vote.
         sample_classes: Vec<i32>,
+        /// Where two Solvers answered: whether no other class has more votes than the pseudo-label's, in the answers of each.
+        is_agreed: Option<bool>,
     }
 }
 

@@ -162,6 +162,10 @@ fn sort(questions: &Questions, labels: &Labels, is_repeated: Vec<bool>, gate: &G
         is_ok: (0..questions.len()).map(|at| questions.is_ok(at)).collect(),
         is_repeated,
         has_label: label_of.iter().map(|at| at.is_some_and(|at| labels.pseudo_labels.is_valid(at as usize))).collect(),
+        is_disagreed: label_of
+            .iter()
+            .map(|at| at.is_some_and(|at| labels.agreements.is_valid(at as usize) && !labels.agreements.value(at as usize)))
+            .collect(),
         vote_share,
         margin,
     };

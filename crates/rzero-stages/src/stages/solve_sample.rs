@@ -11,11 +11,11 @@ use crate::curricula::{Curricula, with_curricula};
 use crate::frame::run_stage;
 use crate::inputs::StageInputs;
 use crate::outputs::StageOutputs;
-use crate::policy::{Policy, PolicyRequest};
+use crate::policy::{Policy, PolicyRequest, PolicySample};
 use crate::stages::challenge_gen::rollout;
 use rzero_schema::ids::Place;
 use rzero_schema::tables::{Challenge, CurriculumRow, Rollout};
-use rzero_schema::vocab::{Phase, Role, Stage};
+use rzero_schema::vocab::{LabelSolver, Phase, Role, Stage};
 use std::collections::BTreeMap;
 
 /// Let the Solver answer questions.
@@ -37,13 +37,16 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     let backend = args.backend.resolve()?;
     let context = StageContext::new(Stage::SolveSample, &args.common, &[Phase::Challenger, Phase::Curriculum, Phase::Solver])?;
     let Place { iteration, phase, step, .. } = context.place;
-    let checkpoint = match phase {
-        Phase::Solver => context.policy_checkpoint(Role::Solver, iteration, step)?,
-        _ => context.checkpoint_dir(Role::Solver, iteration.saturating_sub(1))?,
+    let labels_by = if phase == Phase::Curriculum { context.profile.stability.label_solver } else { LabelSolver::Newest };
+    let before = |iterations: u32| context.checkpoint_dir(Role::Solver, iteration.saturating_sub(iterations));
+    let inputs = StageInputs::new(&context);
+    let inputs = match (phase, labels_by) {
+        (Phase::Solver, _) => inputs.with_checkpoint("solver", &context.policy_checkpoint(Role::Solver, iteration, step)?),
+        (_, LabelSolver::Newest) => inputs.with_checkpoint("solver", &before(1)?),
+        (_, LabelSolver::Earlier) => inputs.with_checkpoint("solver", &before(2)?),
+        (_, LabelSolver::Both) => inputs.with_checkpoint("solver", &before(1)?).with_checkpoint(EARLIER, &before(2)?),
     };
-    let inputs = StageInputs::new(&context)
-        .with_checkpoint("solver", &checkpoint)
-        .with_file("solver prompt", &context.project_path(&context.profile.domain.solver_prompt)?);
+    let inputs = inputs.with_file("solver prompt", &context.project_path(&context.profile.domain.solver_prompt)?);
     let inputs = match phase {
         Phase::Solver => with_curricula(inputs, &context),
         _ => inputs.with_stage(Stage::ChallengeGen),
@@ -51,6 +54,12 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     let inputs = backend.declare(inputs);
     run_stage(&context, inputs, |inputs, outputs| answer_questions(&context, &backend, inputs, outputs))
 }
+
+/// The second of two Solvers that answer the same candidates.
+const EARLIER: &str = "earlier solver";
+
+/// Questions that one Solver answers before the other does: only bounds what is held at a time.
+const QUESTIONS_AT_ONCE: usize = 1024;
 
 /// One question to answer: its row in this set, its id, and the samples wanted.
 pub(crate) struct Question {
@@ -78,19 +87,12 @@ fn answer_questions(
     };
     let policy = Policy::read(inputs.path("solver")?, backend)?;
     let prompt = inputs.prompt("solver prompt", "solver")?;
-    let requests: Vec<PolicyRequest> = questions
-        .iter()
-        .map(|question| {
-            let samples = question.samples.clone().map(|sample| (question.row, sample)).collect();
-            Ok(PolicyRequest { prompt: policy.ask(&prompt, &question.text)?, samples })
-        })
-        .collect::<anyhow::Result<_>>()?;
     let ids: BTreeMap<u64, &str> = questions.iter().map(|question| (question.row, question.challenge_id.as_str())).collect();
-    let total: usize = requests.iter().map(|request| request.samples.len()).sum();
+    let total: usize = questions.iter().map(|question| question.samples.len()).sum();
     let progress = Progress::start("answering", total as u64, "answers");
     let mut writer = outputs.table_writer::<Rollout>()?;
     let (mut num_truncated, mut num_tokens) = (0, 0);
-    policy.complete(context, "solve-sample", &requests, sampling, &progress, |samples| {
+    let mut write = |samples: Vec<PolicySample>| {
         let rollouts: Vec<Rollout> = samples
             .into_iter()
             .map(|sample| rollout(sample, Role::Solver, |row| ids.get(&row).copied().unwrap_or_default().to_owned()))
@@ -98,7 +100,34 @@ fn answer_questions(
         num_truncated += rollouts.iter().filter(|rollout| rollout.finish_reason == "length").count() as u64;
         num_tokens += rollouts.iter().map(|rollout| rollout.completion_tokens.len() as u64).sum::<u64>();
         Ok(writer.write(&rollouts)?)
-    })?;
+    };
+    let ask = |policy: &Policy, questions: &[Question], samples: std::ops::Range<u32>| -> anyhow::Result<Vec<PolicyRequest>> {
+        let wanted = |question: &Question| samples.start.max(question.samples.start)..samples.end.min(question.samples.end);
+        let request = |question: &Question| {
+            let samples = wanted(question).map(|sample| (question.row, sample)).collect();
+            Ok(PolicyRequest { prompt: policy.ask(&prompt, &question.text)?, samples })
+        };
+        questions.iter().map(request).collect()
+    };
+    if context.place.phase == Phase::Curriculum && profile.stability.label_solver == LabelSolver::Both {
+        let earlier = Policy::read(inputs.path(EARLIER)?, backend)?;
+        let num_first = profile.stability.num_of_newest(profile.curriculum.num_samples);
+        for questions in questions.chunks(QUESTIONS_AT_ONCE) {
+            let mut answers = Vec::new();
+            for (policy, samples) in [(&policy, 0..num_first), (&earlier, num_first..u32::MAX)] {
+                let requests = ask(policy, questions, samples)?;
+                policy.complete(context, "solve-sample", &requests, sampling, &progress, |samples| {
+                    answers.extend(samples);
+                    Ok(())
+                })?;
+            }
+            answers.sort_by_key(|answer| (answer.row, answer.sample));
+            write(answers)?;
+        }
+    } else {
+        let requests = ask(&policy, &questions, 0..u32::MAX)?;
+        policy.complete(context, "solve-sample", &requests, sampling, &progress, write)?;
+    }
     outputs.count("truncated", num_truncated);
     outputs.metric("num_completion_tokens", num_tokens as f64);
     outputs.finish_table(writer)

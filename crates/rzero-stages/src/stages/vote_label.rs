@@ -25,7 +25,7 @@ use rayon::prelude::*;
 use rzero_algo::vote::{Ballot, vote};
 use rzero_io::scan::Piece;
 use rzero_schema::tables::{Label, Rollout};
-use rzero_schema::vocab::{AnswerStatus, Phase, Stage};
+use rzero_schema::vocab::{AnswerStatus, LabelSolver, Phase, Stage};
 use std::ops::Range;
 
 /// Vote on the Solver's answers: rollouts to pseudo-labels.
@@ -59,7 +59,14 @@ fn label_shard(context: &StageContext, inputs: &StageInputs<'_>, outputs: &mut S
     let may_concern = |piece: &Piece<Rollout>| may_concern(piece, &rows, num_questions);
     let pieces = inputs.output(Stage::SolveSample)?.scan_where::<Rollout>(&answers::COLUMNS, may_concern)?;
     let progress = Progress::start("reading answers", pieces.iter().map(Piece::num_rows).sum(), "rollouts");
-    let mut polls = Polls { context, num_samples: num_samples(context), rows, questions, started: Answers::default() };
+    let mut polls = Polls {
+        context,
+        num_samples: num_samples(context),
+        num_first: num_first(context),
+        rows,
+        questions,
+        started: Answers::default(),
+    };
     let mut means = Means::default();
     let mut writer = outputs.table_writer::<Label>()?;
 
@@ -93,6 +100,12 @@ fn num_samples(context: &StageContext) -> u32 {
     }
 }
 
+fn num_first(context: &StageContext) -> Option<usize> {
+    let settings = &context.profile.stability;
+    let is_split = context.place.phase == Phase::Curriculum && settings.label_solver == LabelSolver::Both;
+    is_split.then(|| settings.num_of_newest(num_samples(context)) as usize)
+}
+
 /// Whether a row group may hold answers to questions of these rows, or to none of the `num_questions`.
 fn may_concern(piece: &Piece<Rollout>, rows: &Range<u64>, num_questions: u64) -> bool {
     piece.range("row").is_none_or(|range| {
@@ -104,6 +117,8 @@ fn may_concern(piece: &Piece<Rollout>, rows: &Range<u64>, num_questions: u64) ->
 struct Polls<'a> {
     context: &'a StageContext,
     num_samples: u32,
+    /// Answers of the first of two Solvers, where two answered.
+    num_first: Option<usize>,
     rows: Range<u64>,
     questions: QuestionStream,
     /// Answers to the question whose last ones were not read yet.
@@ -169,7 +184,7 @@ impl Polls<'_> {
                 let message = format!("question {id} has answers [{found}], expected samples 0 to {last}");
                 return Err(stale_rollouts(message).into());
             }
-            labels.add(id, row, questions.texts.value(at), &ballots, &vote(&ballots))?;
+            labels.add(id, row, questions.texts.value(at), &ballots, &vote(&ballots), self.num_first)?;
         }
         labels.finish()
     }

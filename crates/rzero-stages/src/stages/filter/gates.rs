@@ -19,6 +19,8 @@ pub(super) struct GateColumns {
     pub(super) is_repeated: Vec<bool>,
     /// Whether it has a pseudo-label.
     pub(super) has_label: Vec<bool>,
+    /// Whether the Solvers that answered do not agree on it.
+    pub(super) is_disagreed: Vec<bool>,
     /// Any number where there was no vote.
     pub(super) vote_share: Vec<f64>,
     /// Any number where there was no vote.
@@ -37,13 +39,14 @@ pub(super) fn verdicts(columns: GateColumns, gate: &Gate) -> PolarsResult<Vec<Op
 }
 
 fn frame(columns: GateColumns) -> PolarsResult<DataFrame> {
-    let GateColumns { is_ok, is_repeated, has_label, vote_share, margin } = columns;
+    let GateColumns { is_ok, is_repeated, has_label, is_disagreed, vote_share, margin } = columns;
     let flag = |name: &str, values: Vec<bool>| BooleanChunked::from_slice(name.into(), &values).into_column();
     let number = |name: &str, values: Vec<f64>| Float64Chunked::from_vec(name.into(), values).into_column();
     DataFrame::new_infer_height(vec![
         flag("is_ok", is_ok),
         flag("is_repeated", is_repeated),
         flag("has_label", has_label),
+        flag("is_disagreed", is_disagreed),
         number("vote_share", vote_share),
         number("margin", margin),
     ])
@@ -61,6 +64,8 @@ fn verdict_query(candidates: LazyFrame, gate: &Gate) -> LazyFrame {
         .then(reason(DropReason::Duplicate))
         .when(col("has_label").not())
         .then(reason(DropReason::NoLabel))
+        .when(col("is_disagreed"))
+        .then(reason(DropReason::Disagreement))
         .when(misses("vote_share", gate.low))
         .then(reason(DropReason::TooHard))
         .when(exceeds("vote_share", gate.high))
@@ -78,12 +83,19 @@ mod tests {
     use proptest::prelude::*;
     use rzero_algo::curriculum::gate as plain_gate;
 
-    /// Whether a candidate is well-formed, repeated, labelled; its vote share and its margin in tenths, or no number.
-    type Candidate = (bool, bool, bool, Option<u32>, Option<u32>);
+    /// Whether a candidate is well-formed, repeated, labelled, agreed on; its vote share and its margin in tenths, or no number.
+    type Candidate = (bool, bool, bool, bool, Option<u32>, Option<u32>);
 
     fn candidates() -> impl Strategy<Value = Vec<Candidate>> {
         let figure = || prop::option::weighted(0.9, 0u32..=10);
-        let candidate = (prop::bool::weighted(0.8), prop::bool::weighted(0.2), prop::bool::weighted(0.8), figure(), figure());
+        let candidate = (
+            prop::bool::weighted(0.8),
+            prop::bool::weighted(0.2),
+            prop::bool::weighted(0.8),
+            prop::bool::weighted(0.8),
+            figure(),
+            figure(),
+        );
         prop::collection::vec(candidate, 0..60)
     }
 
@@ -98,13 +110,14 @@ mod tests {
                 is_ok: candidates.iter().map(|candidate| candidate.0).collect(),
                 is_repeated: candidates.iter().map(|candidate| candidate.1).collect(),
                 has_label: candidates.iter().map(|candidate| candidate.2).collect(),
-                vote_share: candidates.iter().map(|candidate| tenths(candidate.3)).collect(),
-                margin: candidates.iter().map(|candidate| tenths(candidate.4)).collect(),
+                is_disagreed: candidates.iter().map(|candidate| !candidate.3).collect(),
+                vote_share: candidates.iter().map(|candidate| tenths(candidate.4)).collect(),
+                margin: candidates.iter().map(|candidate| tenths(candidate.5)).collect(),
             };
             let expected: Vec<Option<DropReason>> = candidates
                 .iter()
-                .map(|(is_ok, is_repeated, has_label, share, margin)| {
-                    plain_gate(*is_ok, *is_repeated, *has_label, tenths(*share), tenths(*margin), &gate)
+                .map(|(is_ok, is_repeated, has_label, is_agreed, share, margin)| {
+                    plain_gate(*is_ok, *is_repeated, *has_label, !is_agreed, tenths(*share), tenths(*margin), &gate)
                 })
                 .collect();
             prop_assert_eq!(verdicts(columns, &gate).unwrap(), expected);

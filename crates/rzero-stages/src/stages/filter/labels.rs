@@ -2,7 +2,7 @@
 
 use super::stale_labels;
 use crate::questions::BATCH_ROWS;
-use arrow::array::{Array, Float64Array, StringArray, UInt64Array};
+use arrow::array::{Array, BooleanArray, Float64Array, StringArray, UInt64Array};
 use arrow::compute::concat;
 use rayon::prelude::*;
 use rzero_io::scan::{Columns, Piece};
@@ -18,6 +18,7 @@ pub(super) struct Labels {
     pub(super) pseudo_labels: StringArray,
     pub(super) vote_shares: Float64Array,
     pub(super) margins: Float64Array,
+    pub(super) agreements: BooleanArray,
 }
 
 impl Labels {
@@ -28,6 +29,7 @@ impl Labels {
             pseudo_labels: columns.get::<StringArray>("pseudo_label")?.clone(),
             vote_shares: columns.get::<Float64Array>("vote_share")?.clone(),
             margins: columns.get::<Float64Array>("margin")?.clone(),
+            agreements: columns.get::<BooleanArray>("is_agreed")?.clone(),
         })
     }
 
@@ -42,6 +44,7 @@ impl Labels {
             pseudo_labels: self.pseudo_labels.slice(start, num),
             vote_shares: self.vote_shares.slice(start, num),
             margins: self.margins.slice(start, num),
+            agreements: self.agreements.slice(start, num),
         }
     }
 
@@ -63,6 +66,7 @@ impl Labels {
                 pseudo_labels: StringArray::new_null(0),
                 vote_shares: Vec::<f64>::new().into(),
                 margins: Vec::<f64>::new().into(),
+                agreements: BooleanArray::new_null(0),
             }),
             parts => Ok(Self {
                 rows: joined(parts, |part| &part.rows)?,
@@ -70,6 +74,7 @@ impl Labels {
                 pseudo_labels: joined(parts, |part| &part.pseudo_labels)?,
                 vote_shares: joined(parts, |part| &part.vote_shares)?,
                 margins: joined(parts, |part| &part.margins)?,
+                agreements: joined(parts, |part| &part.agreements)?,
             }),
         }
     }
@@ -92,7 +97,7 @@ pub(super) struct LabelStream {
 impl LabelStream {
     /// Opens the labels that vote-label wrote; decodes `num_pieces` row groups at a time.
     pub(super) fn new(output: &StageOutput, num_pieces: usize) -> anyhow::Result<Self> {
-        let pieces = output.scan::<Label>(&["challenge_id", "row", "pseudo_label", "vote_share", "margin"])?;
+        let pieces = output.scan::<Label>(&["challenge_id", "row", "pseudo_label", "vote_share", "margin", "is_agreed"])?;
         Ok(Self { pieces: pieces.into(), decoded: VecDeque::new(), last_row: None, num_pieces })
     }
 

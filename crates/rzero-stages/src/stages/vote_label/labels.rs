@@ -1,6 +1,8 @@
 //! Votes to columns of `labels`, without a row in between.
 
-use arrow::array::{ArrayRef, Float64Builder, Int32Builder, ListArray, RecordBatch, StringBuilder, UInt32Builder, UInt64Builder};
+use arrow::array::{
+    ArrayRef, BooleanBuilder, Float64Builder, Int32Builder, ListArray, RecordBatch, StringBuilder, UInt32Builder, UInt64Builder,
+};
 use arrow::buffer::OffsetBuffer;
 use arrow::datatypes::{DataType, SchemaRef};
 use rzero_algo::vote::{Ballot, VoteOutcome};
@@ -26,6 +28,7 @@ pub(super) struct Labels {
     class_counts: UInt32Builder,
     sample_statuses: StringBuilder,
     sample_classes: Int32Builder,
+    is_agreed: BooleanBuilder,
     num_classes: Vec<usize>,
     num_ballots: Vec<usize>,
     num_by_status: NumByStatus,
@@ -49,7 +52,7 @@ pub(super) struct Figures {
 }
 
 impl Labels {
-    /// Adds the outcome of the vote on one question.
+    /// Adds the outcome of the vote on one question, of which the first `num_first` answers are by another Solver than the rest, if any.
     pub(super) fn add(
         &mut self,
         id: &str,
@@ -57,6 +60,7 @@ impl Labels {
         question: &str,
         ballots: &[Ballot<'_>],
         outcome: &VoteOutcome,
+        num_first: Option<usize>,
     ) -> anyhow::Result<()> {
         self.challenge_id.append_value(id);
         self.row.append_value(row);
@@ -77,6 +81,7 @@ impl Labels {
             self.num_by_status[ballot.status as usize] += 1;
             self.sample_classes.append_value(class.map_or(Ok(-1), i32::try_from)?);
         }
+        self.is_agreed.append_option(num_first.map(|num_first| outcome.is_agreed(num_first)));
         self.num_classes.push(outcome.classes.len());
         self.num_ballots.push(ballots.len());
         Ok(())
@@ -104,6 +109,7 @@ impl Labels {
             list("class_counts", Arc::new(self.class_counts.finish()), &self.num_classes)?,
             list("sample_statuses", Arc::new(self.sample_statuses.finish()), &self.num_ballots)?,
             list("sample_classes", Arc::new(self.sample_classes.finish()), &self.num_ballots)?,
+            Arc::new(self.is_agreed.finish()),
         ];
         Ok(LabelBatch { columns: RecordBatch::try_new(schema, columns)?, figures, num_by_status: self.num_by_status })
     }

@@ -7,7 +7,7 @@ use rzero_io::layout::{RunLayout, Shard};
 use rzero_io::manifest::read_manifest;
 use rzero_io::set::StageOutput;
 use rzero_schema::ids::{ChallengeId, Place};
-use rzero_schema::tables::{CurriculumRow, DroppedRow, Label, RewardRow};
+use rzero_schema::tables::{CurriculumRow, DroppedRow, Label, RewardRow, Rollout};
 use rzero_schema::vocab::{Phase, Stage};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -103,4 +103,60 @@ fn two_solvers_give_half_of_the_answers_each_and_where_they_disagree_there_is_no
     let digests = read_manifest(&manifest).unwrap().digests;
     let weights = |solver: &str| digests.get(&format!("{solver}/model.safetensors")).unwrap();
     assert_ne!(weights("solver"), weights("earlier solver"));
+}
+
+/// Problems with answers, as anchors.
+fn labelled(folder: &Path) -> String {
+    let file = folder.join("labelled.parquet");
+    let mut command = Command::new(env!("CARGO_BIN_EXE_make-ladder"));
+    command.args(["--seed", "5", "--per-level", "3", "--output"]).arg(&file);
+    command.arg("--profile").arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("../../pipelines/profiles/tiny-base.toml"));
+    finish(command);
+    file.display().to_string()
+}
+
+#[test]
+fn anchors_stand_beside_the_challengers_questions_or_in_their_place() {
+    let folder = tempfile::tempdir().unwrap();
+    let anchors = labelled(folder.path());
+    let layout = run(&folder.path().join("mixed"), &format!("stability.anchors={anchors};stability.anchor_share=0.25"));
+    for (iteration, step) in [(1, 1), (2, 2)] {
+        let rows = rewards(&layout, iteration, step);
+        let asked: BTreeMap<u64, &str> = rows.iter().map(|row| (row.group, row.challenge_id.as_str())).collect();
+        assert_eq!(asked.values().filter(|id| id.starts_with("anchor:ladder-5/")).count(), 1, "{asked:?}");
+    }
+    // Alone, they are all that is asked, and nobody writes questions.
+    let settings = format!("stability.anchors={anchors};stability.anchor_share=1");
+    let layout = run(&folder.path().join("gold"), &settings);
+    let rows = rewards(&layout, 2, 1);
+    assert!(rows.iter().all(|row| row.challenge_id.starts_with("anchor:") && row.vote_share == Some(1.0)));
+    assert!(rows.iter().any(|row| row.reward == 1.0) && rows.iter().any(|row| row.reward == 0.0));
+    assert!(!layout.root().join("iter-001/curriculum").exists() && !layout.root().join("iter-001/challenger").exists());
+}
+
+#[test]
+fn shown_answers_become_more_likely_and_are_in_the_tables() {
+    let folder = tempfile::tempdir().unwrap();
+    let anchors = labelled(folder.path());
+    let settings = format!(
+        "stability.anchors={anchors};stability.anchor_share=1;solver.objective=sft;solver.num_questions=18;\
+         solver.steps=6;solver.grpo.learning_rate=3e-3;solver.grpo.kl_coef=0"
+    );
+    let layout = run(&folder.path().join("run"), &settings);
+    let losses: Vec<f64> = (1..=6)
+        .map(|step| {
+            let output = StageOutput::open(&layout, Stage::GrpoStep, Place::new(1, Phase::Solver, step)).unwrap();
+            // The mean of -log p over the 18 answers, and nothing of their prompts.
+            output.manifests()[0].metrics["negative_log_likelihood"]
+        })
+        .collect();
+    assert!(losses[5] < 0.8 * losses[0], "{losses:?}");
+    let rollouts: Vec<Rollout> =
+        StageOutput::open(&layout, Stage::SolveSample, Place::new(1, Phase::Solver, 1)).unwrap().read().unwrap();
+    assert_eq!(rollouts.len(), 18);
+    let rows = rewards(&layout, 1, 1);
+    for (rollout, row) in rollouts.iter().zip(&rows) {
+        assert_eq!(rollout.completion, format!("\\boxed{{{}}}", row.pseudo_label.as_deref().unwrap()));
+        assert_eq!((row.reward, row.advantage), (1.0, 1.0));
+    }
 }

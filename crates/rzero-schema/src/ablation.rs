@@ -26,7 +26,7 @@ pub struct Ablation {
 pub struct Cell {
     /// Its name, a part of its folders.
     pub name: String,
-    /// Keys of the profile that it replaces, as KEY=VALUE.
+    /// Keys of the profile that it replaces, as KEY=VALUE; `{seed}` in one stands for the run's seed.
     #[serde(default)]
     pub set: Vec<String>,
     /// Where the idea comes from.

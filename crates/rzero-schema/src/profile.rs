@@ -7,7 +7,8 @@ pub use crate::cluster_profile::{ClusterSettings, TaskResources};
 pub use crate::evaluation_profile::{BenchmarkSettings, EvalSettings, GroupSettings, JudgeSettings, ProbeSettings};
 pub use crate::stability_profile::StabilitySettings;
 use crate::vocab::{
-    BleuTokens, DomainKind, FloatType, LabelSolver, LoraTarget, LossNormalization, RewardVariant, Role, StartFrom, WeightFormat,
+    BleuTokens, DomainKind, FloatType, LabelSolver, LoraTarget, LossNormalization, Objective, RewardVariant, Role, StartFrom,
+    WeightFormat,
 };
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -257,6 +258,9 @@ pub struct CurriculumSettings {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SolverSettings {
+    /// What it is trained towards. `sft` needs `stability.anchor_share = 1`: it shows every anchor's answer in a box, once, and is the policy
+    /// gradient with an advantage of 1, so that the loss is that of the next token, the prompt left out.
+    pub objective: Objective,
     /// GRPO steps an iteration.
     pub steps: u32,
     /// Questions a step.
@@ -360,6 +364,8 @@ impl Profile {
         self.curriculum.answer_sampling.check()?;
         self.solver.sampling.check()?;
         self.stability.check()?;
+        let is_fed = self.solver.objective == Objective::Grpo || self.stability.is_labelled();
+        range("solver.objective", self.solver.objective, |_| is_fed, "grpo, or stability.anchor_share = 1")?;
         let is_split = self.stability.label_solver == LabelSolver::Both;
         let least = if is_split { 2 } else { 1 };
         range("curriculum.num_samples", self.curriculum.num_samples, |v| v >= least, "at least 2, one of each Solver")?;

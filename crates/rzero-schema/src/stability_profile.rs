@@ -18,11 +18,22 @@ pub struct StabilitySettings {
     /// Which Solvers answer the candidates of the curriculum: another than the one in training makes mistakes of its own, so the vote is less of
     /// an echo (Co-rewarding).
     pub label_solver: LabelSolver,
+    /// Questions with answers from outside, a Parquet file of `eval_items`; empty: none, as in the paper (R-Few: a few anchors).
+    pub anchors: String,
+    /// Share of a Solver step's questions that are anchors, with their true answers as labels; rounded to whole questions. With 1 the
+    /// Solver trains on nothing else, and needs no Challenger and no curriculum: GRPO on gold labels.
+    pub anchor_share: f64,
 }
 
 impl StabilitySettings {
     pub(crate) fn check(&self) -> Result<(), ProfileError> {
-        range("stability.replay_share", self.replay_share, |v| (0.0..1.0).contains(&v), "at least 0 and less than 1")
+        range("stability.replay_share", self.replay_share, |v| (0.0..1.0).contains(&v), "at least 0 and less than 1")?;
+        let has_anchors = !self.anchors.is_empty();
+        let is_allowed = |v| if has_anchors { (0.0..=1.0).contains(&v) } else { v == 0.0 };
+        range("stability.anchor_share", self.anchor_share, is_allowed, "from 0 to 1, and 0 without stability.anchors")?;
+        let sum = self.replay_share + self.anchor_share;
+        let is_whole = self.anchor_share == 1.0 && self.replay_share == 0.0;
+        range("stability.replay_share + anchor_share", sum, |v| v < 1.0 || is_whole, "less than 1, or anchor_share alone 1")
     }
 
     /// How many of a question's `num_samples` answers the newest Solver gives, the first ones; the earlier one gives the others.
@@ -38,7 +49,54 @@ impl StabilitySettings {
     /// Questions of a Solver step of `num_questions` that come from earlier curricula, where there are any.
     #[must_use]
     pub fn num_replayed(&self, num_questions: u64) -> u64 {
-        // Shares under 1 of what a step holds: exact.
-        ((self.replay_share * num_questions as f64).round() as u64).min(num_questions.saturating_sub(1))
+        // At least one question is new.
+        let others = self.num_anchors(num_questions) + 1;
+        share_of(self.replay_share, num_questions).min(num_questions.saturating_sub(others))
+    }
+
+    /// Questions of a Solver step of `num_questions` that are anchors.
+    #[must_use]
+    pub fn num_anchors(&self, num_questions: u64) -> u64 {
+        if self.is_labelled() {
+            num_questions
+        } else {
+            share_of(self.anchor_share, num_questions).min(num_questions.saturating_sub(1))
+        }
+    }
+
+    /// Whether the Solver trains on anchors alone.
+    #[must_use]
+    pub fn is_labelled(&self) -> bool {
+        self.anchor_share == 1.0
+    }
+}
+
+/// A share of what a step holds, in whole questions.
+fn share_of(share: f64, num_questions: u64) -> u64 {
+    (share * num_questions as f64).round() as u64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn settings(replay_share: f64, anchor_share: f64, anchors: &str) -> StabilitySettings {
+        let label_solver = LabelSolver::Newest;
+        StabilitySettings { weigh_by_votes: false, replay_share, label_solver, anchors: anchors.to_owned(), anchor_share }
+    }
+
+    #[test]
+    fn a_step_has_at_least_one_new_question_unless_it_has_anchors_alone() {
+        let parts = |replay, anchors| {
+            let settings = settings(replay, anchors, "a.parquet");
+            (settings.num_replayed(4), settings.num_anchors(4), settings.check().is_ok())
+        };
+        assert_eq!(parts(0.5, 0.25), (2, 1, true));
+        assert_eq!(parts(0.0, 1.0), (0, 4, true));
+        assert_eq!(parts(0.6, 0.39), (1, 2, true));
+        assert_eq!(parts(0.99, 0.0), (3, 0, true));
+        assert!(!parts(0.5, 0.5).2);
+        assert!(!parts(0.1, 1.0).2);
+        assert!(settings(0.0, 0.5, "").check().is_err());
     }
 }

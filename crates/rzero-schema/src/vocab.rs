@@ -395,6 +395,16 @@ vocabulary! {
 }
 
 vocabulary! {
+    /// What the Solver is trained towards.
+    Objective {
+        /// Answers of its own, rewarded where they are the label.
+        Grpo = "grpo",
+        /// The answers that anchors bring, token by token: supervised fine-tuning.
+        Sft = "sft",
+    }
+}
+
+vocabulary! {
     /// Which Solvers answer the candidates that are voted on.
     LabelSolver {
         /// The one that this iteration's training begins with.

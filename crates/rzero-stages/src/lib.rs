@@ -11,6 +11,7 @@ pub mod backend;
 pub mod checkpoints;
 pub mod console;
 pub mod context;
+#[cfg(feature = "model")]
 mod curricula;
 pub mod device;
 #[cfg(feature = "fetch")]

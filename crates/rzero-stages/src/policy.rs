@@ -19,7 +19,7 @@ use rzero_model::engine::{Completion, OnCompletion, Request, Work, generate};
 use rzero_model::tokenizer::{Decoded, Tokenizer};
 use rzero_model::{ModelConfig, ModelError, Weights};
 use rzero_schema::profile::SamplingSettings;
-use rzero_schema::vocab::WeightFormat;
+use rzero_schema::vocab::{FinishReason, WeightFormat};
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -230,6 +230,19 @@ impl Policy {
         })?
         .into_iter();
         Ok(requests.iter().map(|request| answers.by_ref().take(request.streams.len()).collect()).collect())
+    }
+
+    /// A text as if this model had written it and ended there, without log-probabilities.
+    ///
+    /// # Errors
+    /// When the vocabulary cannot express it, or has no token that ends a text.
+    pub fn shown(&self, row: u64, sample: u32, prompt: &str, text: &str) -> anyhow::Result<PolicySample> {
+        let mut tokens = self.tokenizer.encode(text)?;
+        let end = self.config.eos_tokens.first().copied();
+        tokens.push(end.ok_or_else(|| StageFailure::input("the model has no token that ends a text"))?);
+        let (policy_logprobs, sampler_logprobs) = (Vec::new(), Vec::new());
+        let completion = Completion { tokens, policy_logprobs, sampler_logprobs, finish: FinishReason::Stop };
+        Ok(self.sample(row, sample, &self.tokenizer.encode(prompt)?, completion))
     }
 
     fn sample(&self, row: u64, sample: u32, prompt: &[u32], completion: Completion) -> PolicySample {

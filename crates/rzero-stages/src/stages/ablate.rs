@@ -86,7 +86,8 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
             let ablation = matrix.read()?;
             for cell in &ablation.cells {
                 for seed in &ablation.seeds {
-                    let set = cell.set.iter().cloned().chain([format!("seed={seed}")]).collect::<Vec<_>>().join(";");
+                    let set = cell.set.iter().map(|set| set.replace("{seed}", &seed.to_string()));
+                    let set = set.chain([format!("seed={seed}")]).collect::<Vec<_>>().join(";");
                     let run = matrix.run(cell, *seed);
                     print_product(format!("{}\t{}\t{set}\t{}", run.display(), ablation.profile, ablation.iterations));
                 }

@@ -223,7 +223,7 @@ fn read_items(inputs: &StageInputs<'_>) -> anyhow::Result<Vec<EvalItem>> {
     read_items_of(inputs.path("items")?)
 }
 
-fn read_items_of(path: &Path) -> anyhow::Result<Vec<EvalItem>> {
+pub(crate) fn read_items_of(path: &Path) -> anyhow::Result<Vec<EvalItem>> {
     let items = read_foreign_table::<EvalItem>(path)?;
     if let Some(at) = items.iter().enumerate().position(|(row, item)| item.row != row as u64) {
         let message = format!("row {at} of the problems has row number {}", items[at].row);

@@ -33,7 +33,7 @@ use rzero_model::ModelError;
 use rzero_schema::ids::Place;
 use rzero_schema::profile::GrpoSettings;
 use rzero_schema::tables::{RewardRow, Rollout};
-use rzero_schema::vocab::{FinishReason, Phase, Role, Stage};
+use rzero_schema::vocab::{FinishReason, Objective, Phase, Role, Stage};
 use rzero_train::TrainError;
 use rzero_train::batch::Sequence;
 use rzero_train::grpo::{GrpoSample, GrpoStep, grpo_step, reference_logprobs, updates};
@@ -107,7 +107,7 @@ pub(crate) fn step_inputs(context: &StageContext, role: Role) -> anyhow::Result<
     }
     Ok(match role {
         Role::Challenger => inputs.with_stage_at(Stage::ChallengeGen, place).with_stage_at(Stage::VoteLabel, place),
-        Role::Solver => with_curricula(inputs.with_stage_at(Stage::SolveSample, place), context),
+        Role::Solver => with_curricula(inputs.with_stage_at(Stage::SolveSample, place), context)?,
     })
 }
 
@@ -144,6 +144,12 @@ fn step_policy(
     let num_computed = logprobs::complete(&reading, &mut rollouts, &asked)?;
     if num_computed > 0 {
         outputs.count("rollouts_without_all_logprobs", num_computed);
+    }
+    if profile.solver.objective == Objective::Sft && role == Role::Solver && shared.is_none() {
+        // The loss of what was shown, before the step: the loss of the policy gradient itself tells nothing, its ratios are 1.
+        let logprobs = || rollouts.iter().flat_map(|rollout| &rollout.policy_logprobs);
+        let loss = -logprobs().map(|logprob| f64::from(*logprob)).sum::<f64>() / logprobs().count().max(1) as f64;
+        outputs.metric("negative_log_likelihood", loss);
     }
     let samples = samples(&rollouts, &scored.rows)?;
     let (mut policy, mut state, figures, timings, reference_time);

@@ -8,6 +8,7 @@ use crate::exit::StageFailure;
 use crate::stages::base_profile::{read_base_profile, write_base_table};
 use rzero_algo::arithmetic::{is_held_out, random_expression};
 use rzero_algo::seed::{StreamKey, random_stream};
+use rzero_io::reader::read_foreign_table;
 use rzero_schema::pretrain_profile::CorpusSettings;
 use rzero_schema::tables::EvalItem;
 use rzero_schema::vocab::{Phase, Stage};
@@ -36,6 +37,9 @@ pub struct Args {
     /// Levels: 1 to this many operators
     #[arg(long, value_name = "N", default_value_t = 6, value_parser = clap::value_parser!(u32).range(1..))]
     levels: u32,
+    /// Problem set whose questions are left out, so that what is trained on is not what is measured with
+    #[arg(long, value_name = "FILE")]
+    except: Option<PathBuf>,
 }
 
 /// Runs the stage.
@@ -45,13 +49,23 @@ pub struct Args {
 pub fn run(args: &Args) -> anyhow::Result<()> {
     start_log(Verbosity::Normal);
     let (profile, profile_digest) = read_base_profile(&args.profile)?;
-    let items = ladder(&profile.corpus, args.seed, args.per_level, args.levels)?;
+    let taken: BTreeSet<String> = match &args.except {
+        Some(file) => read_foreign_table::<EvalItem>(file)?.into_iter().map(|item| item.question).collect(),
+        None => BTreeSet::new(),
+    };
+    let items = ladder(&profile.corpus, args.seed, args.per_level, args.levels, &taken)?;
     write_base_table(&args.output, &items, Stage::MakeLadder, Phase::Eval, args.seed, profile_digest)?;
     print_product(args.output.display());
     Ok(())
 }
 
-fn ladder(rule: &CorpusSettings, seed: u64, per_level: u64, levels: u32) -> anyhow::Result<Vec<EvalItem>> {
+fn ladder(
+    rule: &CorpusSettings,
+    seed: u64,
+    per_level: u64,
+    levels: u32,
+    taken: &BTreeSet<String>,
+) -> anyhow::Result<Vec<EvalItem>> {
     let mut items = Vec::new();
     for level in 1..=levels {
         let key = StreamKey { run_seed: seed, iteration: 0, phase: Phase::Eval, step: level, row: 0, sample: 0 };
@@ -69,7 +83,7 @@ fn ladder(rule: &CorpusSettings, seed: u64, per_level: u64, levels: u32) -> anyh
             let expression = random_expression(level, rule, &mut stream);
             let question = expression.to_string();
             let Some(answer) = expression.evaluate() else { continue };
-            if !is_held_out(&question) || !seen.insert(question.clone()) {
+            if !is_held_out(&question) || taken.contains(&question) || !seen.insert(question.clone()) {
                 continue;
             }
             items.push(EvalItem {

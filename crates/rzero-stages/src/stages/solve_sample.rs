@@ -3,6 +3,8 @@
 //! In the challenger and curriculum phases the frozen Solver of the iteration before answers every well-formed question m times, for
 //! the vote. In the solver phase the policy in training answers one step's batch of the curriculum, a group of answers a question.
 
+mod demonstrations;
+
 use crate::args::{CommonArgs, EXIT_CODES_HELP};
 use crate::backend::{Backend, BackendArgs};
 use crate::console::Progress;
@@ -15,7 +17,7 @@ use crate::policy::{Policy, PolicyRequest, PolicySample};
 use crate::stages::challenge_gen::rollout;
 use rzero_schema::ids::Place;
 use rzero_schema::tables::{Challenge, CurriculumRow, Rollout};
-use rzero_schema::vocab::{LabelSolver, Phase, Role, Stage};
+use rzero_schema::vocab::{LabelSolver, Objective, Phase, Role, Stage};
 use std::collections::BTreeMap;
 
 /// Let the Solver answer questions.
@@ -48,7 +50,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     };
     let inputs = inputs.with_file("solver prompt", &context.project_path(&context.profile.domain.solver_prompt)?);
     let inputs = match phase {
-        Phase::Solver => with_curricula(inputs, &context),
+        Phase::Solver => with_curricula(inputs, &context)?,
         _ => inputs.with_stage(Stage::ChallengeGen),
     };
     let inputs = backend.declare(inputs);
@@ -66,6 +68,8 @@ pub(crate) struct Question {
     pub(crate) row: u64,
     pub(crate) challenge_id: String,
     text: String,
+    /// The answer that it brings, where it is an anchor.
+    answer: Option<String>,
     pub(crate) samples: std::ops::Range<u32>,
 }
 
@@ -109,7 +113,9 @@ fn answer_questions(
         };
         questions.iter().map(request).collect()
     };
-    if context.place.phase == Phase::Curriculum && profile.stability.label_solver == LabelSolver::Both {
+    if context.place.phase == Phase::Solver && profile.solver.objective == Objective::Sft {
+        write(demonstrations::written(&policy, &prompt, &questions)?)?;
+    } else if context.place.phase == Phase::Curriculum && profile.stability.label_solver == LabelSolver::Both {
         let earlier = Policy::read(inputs.path(EARLIER)?, backend)?;
         let num_first = profile.stability.num_of_newest(profile.curriculum.num_samples);
         for questions in questions.chunks(QUESTIONS_AT_ONCE) {
@@ -140,7 +146,13 @@ fn challenge_questions(context: &StageContext, inputs: &StageInputs<'_>, num_sam
     let mine = &challenges[rows.start as usize..rows.end as usize];
     let questions = mine.iter().filter_map(|challenge| {
         let text = challenge.question.clone()?;
-        Some(Question { row: challenge.row, challenge_id: challenge.challenge_id.clone(), text, samples: 0..num_samples })
+        Some(Question {
+            row: challenge.row,
+            challenge_id: challenge.challenge_id.clone(),
+            text,
+            answer: None,
+            samples: 0..num_samples,
+        })
     });
     Ok(questions.collect())
 }
@@ -150,16 +162,23 @@ pub(crate) fn batch_questions(context: &StageContext, inputs: &StageInputs<'_>) 
     let settings = &context.profile.solver;
     let curricula = Curricula::read(context, inputs)?;
     let batch = curricula.batch(context)?;
+    let group_size = if settings.objective == Objective::Sft { 1 } else { settings.group_size };
     let mut times_before = vec![0u32; curricula.rows.len()];
     let questions: Vec<Question> = batch
         .into_iter()
         .enumerate()
         .map(|(row, index)| {
-            let first = times_before[index] * settings.group_size;
+            let first = times_before[index] * group_size;
             times_before[index] += 1;
             let CurriculumRow { challenge_id, question, .. } = &curricula.rows[index];
-            let samples = first..first + settings.group_size;
-            Question { row: row as u64, challenge_id: challenge_id.clone(), text: question.clone(), samples }
+            let samples = first..first + group_size;
+            Question {
+                row: row as u64,
+                challenge_id: challenge_id.clone(),
+                text: question.clone(),
+                answer: curricula.answer(index).map(str::to_owned),
+                samples,
+            }
         })
         .collect();
     let rows = context.shard_rows(questions.len() as u64);

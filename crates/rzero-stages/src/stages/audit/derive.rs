@@ -221,7 +221,7 @@ fn answers(audit: &Audit<'_>, place: Place, shards: &[&KnownShard], findings: &m
         return Ok(());
     }
     let context = context_of(audit, Stage::SolveSample, place)?;
-    let inputs = with_curricula(StageInputs::new(&context), &context).require_all()?;
+    let inputs = with_curricula(StageInputs::new(&context), &context)?.require_all()?;
     let batch = batch_questions(&context, &inputs)?;
     let of_question = |question: Question| {
         let Question { row, challenge_id, samples, .. } = question;

@@ -16,7 +16,7 @@ pub(crate) fn step_rows(context: &StageContext, found: &TrainMetrics) -> anyhow:
     let inputs = StageInputs::new(context);
     let inputs = match role {
         Role::Challenger => inputs.with_stage(Stage::ChallengeGen).with_stage(Stage::VoteLabel),
-        Role::Solver => with_curricula(inputs.with_stage(Stage::SolveSample), context),
+        Role::Solver => with_curricula(inputs.with_stage(Stage::SolveSample), context)?,
     };
     let (rollouts, scored) = scored_rollouts(context, role, &inputs.require_all()?)?;
     let figures = GrpoMetrics {

@@ -9,7 +9,7 @@ use rzero_algo::advantage::{Advantages, group_advantages};
 use rzero_algo::repetition::{NO_CLUSTER, repetition};
 use rzero_algo::reward::{challenger_reward, solver_reward};
 use rzero_schema::tables::{Challenge, CurriculumRow, Label, RewardRow, Rollout};
-use rzero_schema::vocab::{AnswerStatus, ChallengeStatus, Stage};
+use rzero_schema::vocab::{AnswerStatus, ChallengeStatus, Objective, Stage};
 use std::collections::BTreeMap;
 
 /// Scored rollouts, in the order of the rollouts.
@@ -95,7 +95,13 @@ pub(crate) fn solver(context: &StageContext, inputs: &StageInputs<'_>) -> anyhow
             status: read.status.to_string(),
         });
     }
-    let mut scored = with_advantages(rows, AnswerStatus::Parsed.as_str());
+    let good_status = AnswerStatus::Parsed.as_str();
+    if context.profile.solver.objective == Objective::Sft {
+        // What is shown is to become more likely, token by token: the policy gradient with A = 1 is that of -log p.
+        rows.iter_mut().for_each(|row| row.advantage = 1.0);
+        return Ok((rollouts, Scored { num_groups: rows.len() as u32, rows, num_zero_variance_groups: 0, good_status }));
+    }
+    let mut scored = with_advantages(rows, good_status);
     if context.profile.stability.weigh_by_votes {
         // A label counts for as much as it was agreed on (Agent0): A' = A * vote share.
         scored.rows.iter_mut().for_each(|row| row.advantage *= row.vote_share.unwrap_or(0.0));

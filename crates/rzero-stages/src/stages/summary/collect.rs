@@ -142,7 +142,10 @@ impl IterationReader<'_> {
         let scores = results.map(|output| self.scores(&output, base, worked_base)).transpose()?.flatten();
         let judged = judge::read(self.layout, self.iteration, self.subjects, self.draws())?;
         let (mut curriculum, mut challenger, mut solver) = (None, None, None);
-        if self.iteration > 0 {
+        // A Solver that trains on anchors alone has neither Challenger nor curriculum.
+        if self.iteration > 0 && self.profile.stability.is_labelled() {
+            solver = self.training(Phase::Solver, self.profile.solver.steps, &mut missing)?;
+        } else if self.iteration > 0 {
             let filter = self.open(Stage::Filter, Phase::Curriculum, 0, &mut missing)?;
             // Where the profile asks for no probe, one that was made by hand counts as well.
             let mut unasked = Vec::new();

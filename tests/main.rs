@@ -6,6 +6,8 @@
 //! | `dag.rs` | the order of the stages, as `just plan` prints it |
 //! | `whole_run.rs` | laws of a whole run: killed, sharded, threaded, run twice |
 //! | `ablate.rs` | a matrix of settings and seeds, and its table |
+//! | `stability.rs` | what is to keep the loop from collapsing, and labelled training, by what stands in the rows |
+//! | `verifier.rs` | the third role: what it is shown, says, learns from and decides |
 //! | `remote.rs` | completions by a server: rows, retries, resuming, hostile replies |
 //! | `schedulers.rs` | jobs for Kubernetes, AWS Batch, PBS and LSF, as `just render-job` prints them |
 //! | `shared_step.rs` | a training step shared among processes: the same bytes, and what becomes of missing or foreign parts |
@@ -47,4 +49,5 @@ mod stability;
 #[cfg(feature = "stores")]
 mod stores;
 mod tidy;
+mod verifier;
 mod whole_run;

@@ -7,14 +7,14 @@ use rzero_io::layout::{RunLayout, Shard};
 use rzero_io::manifest::read_manifest;
 use rzero_io::set::StageOutput;
 use rzero_schema::ids::{ChallengeId, Place};
-use rzero_schema::tables::{CurriculumRow, DroppedRow, Label, RewardRow, Rollout};
+use rzero_schema::tables::{Challenge, CurriculumRow, DroppedRow, Label, MemoryRow, RewardRow, Rollout};
 use rzero_schema::vocab::{Phase, Stage};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
 /// Two iterations under these settings.
-fn run(run: &Path, settings: &str) -> RunLayout {
+pub(crate) fn run(run: &Path, settings: &str) -> RunLayout {
     let mut command = just();
     command.arg("profile=smoke").arg(format!("run={}", run.display())).arg(format!("set={settings}"));
     command.args(["loop", "2"]).stdout(Stdio::null()).stderr(Stdio::piped());
@@ -69,6 +69,40 @@ fn earlier_questions_are_replayed_and_labels_count_for_as_much_as_they_were_agre
     let told = Command::new(env!("CARGO_BIN_EXE_explain")).arg(id.to_string()).arg("--run").arg(layout.root()).output().unwrap();
     let told = String::from_utf8(told.stdout).unwrap();
     assert!(told.contains("Trained on in iteration 2, the Solver's step 1"), "{told}");
+}
+
+#[test]
+fn the_challenger_is_held_against_everything_that_was_ever_asked() {
+    let folder = tempfile::tempdir().unwrap();
+    let layout = run(&folder.path().join("run"), "stability.memory_weight=2.0;challenger.cluster_threshold=0.9");
+    let memory = |iteration| -> Vec<MemoryRow> {
+        StageOutput::open(&layout, Stage::Remember, Place::new(iteration, Phase::Curriculum, 0)).unwrap().read().unwrap()
+    };
+    let (first, second) = (memory(1), memory(2));
+    // What was remembered stays as it was, and every well-formed candidate joins.
+    assert_eq!(second[..first.len()], first[..]);
+    let candidates: Vec<Challenge> =
+        StageOutput::open(&layout, Stage::ChallengeGen, Place::new(2, Phase::Curriculum, 0)).unwrap().read().unwrap();
+    let asked: Vec<&str> = candidates.iter().filter_map(|challenge| challenge.question.as_deref()).collect();
+    assert_eq!(second[first.len()..].iter().map(|row| row.question.as_str()).collect::<Vec<_>>(), asked);
+    for row in &second {
+        let leader = second.iter().find(|other| other.cluster == row.cluster).unwrap();
+        assert!(leader.is_leader && (row.is_leader == (row.challenge_id == leader.challenge_id)));
+        assert!(row.is_leader || row.similarity > 0.1, "{row:?}");
+    }
+    let rewards = |iteration| -> Vec<RewardRow> {
+        StageOutput::open(&layout, Stage::GrpoStep, Place::new(iteration, Phase::Challenger, 1)).unwrap().read().unwrap()
+    };
+    assert!(rewards(1).iter().all(|row| row.memory.is_none()));
+    let mut num_alike = 0;
+    for row in rewards(2).iter().filter(|row| row.status == "ok") {
+        let memory = row.memory.unwrap();
+        assert!((0.0..=2.0).contains(&memory));
+        let reward = (row.uncertainty.unwrap() - row.repetition.unwrap()).max(0.0);
+        assert!((row.reward - reward).abs() < 1e-12 && row.repetition.unwrap() >= memory);
+        num_alike += usize::from(memory > 0.0);
+    }
+    assert!(num_alike > 0);
 }
 
 #[test]

@@ -37,7 +37,7 @@ LOGS = FOLDER / "logs"
 DATA_STAGES = {"vote-label", "filter", "label-probe", "judge"}
 
 # Stages that leave the model to a server, where there is one.
-SAMPLING_STAGES = {"challenge-gen", "solve-sample", "eval"}
+SAMPLING_STAGES = {"challenge-gen", "solve-sample", "verify", "eval"}
 
 # Why Slurm lets a job wait, in words.
 REASONS = {

@@ -8,6 +8,8 @@
 //! numbers, an index from each n-gram to the questions that hold it finds the overlaps, and rows are scored in parallel. The fast
 //! path and [`sentence_bleu`] share their last formula, and a test holds them to equal bits.
 
+pub mod memory;
+
 use kodama::Method;
 use rayon::prelude::*;
 use rzero_schema::vocab::BleuTokens;

@@ -27,12 +27,14 @@ pub struct Ballot<'a> {
 }
 
 /// Equal answers and how many gave them.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct AnswerClass {
     /// Canonical form that stands for the class: the first of its members by the tie rule.
     pub answer: String,
     /// Votes.
     pub count: u32,
+    /// What they weigh; as much as there are where all weigh the same.
+    pub weight: f64,
 }
 
 /// Outcome of a vote.
@@ -46,11 +48,11 @@ pub struct VoteOutcome {
     pub num_parsed: u32,
     /// Ballots whose completion hit the length limit.
     pub num_truncated: u32,
-    /// `p = first / num_samples`; 0 without ballots.
+    /// `p = first / num_samples`, of the classes' weights; 0 without ballots.
     pub vote_share: f64,
     /// `(first - second) / num_samples`; `second` is 0 where there is one class.
     pub margin: f64,
-    /// `-sum_c q_c ln q_c` in nats, `q_c` the share of class c among the ballots that voted; 0 where none did.
+    /// `-sum_c q_c ln q_c` in nats, `q_c` the share of class c in the weight of the ballots that voted; 0 where none did.
     pub vote_entropy: f64,
     /// Every class, by the tie rule: the first is the majority.
     pub classes: Vec<AnswerClass>,
@@ -75,6 +77,15 @@ impl VoteOutcome {
 /// Counts the ballots of one question.
 #[must_use]
 pub fn vote(ballots: &[Ballot]) -> VoteOutcome {
+    weighted_vote(ballots, None)
+}
+
+/// Counts the ballots of one question, each by a weight of its own where there are any.
+///
+/// Weights are scaled so that those of the ballots that vote are 1 on average: an unreadable answer keeps its part in the denominator, and weights
+/// that are all the same change nothing. Negative weights count as 0, and so does a missing one; where all are 0, all count the same.
+#[must_use]
+pub fn weighted_vote(ballots: &[Ballot], weights: Option<&[f64]>) -> VoteOutcome {
     let votes: Vec<Option<&str>> =
         ballots.iter().map(|ballot| if ballot.status == AnswerStatus::Parsed { ballot.answer } else { None }).collect();
 
@@ -82,35 +93,42 @@ pub fn vote(ballots: &[Ballot]) -> VoteOutcome {
     let mut class_of_answer = classes(&answers).into_iter();
     let class_of_vote: Vec<Option<usize>> = votes.iter().map(|vote| vote.and_then(|_| class_of_answer.next())).collect();
 
-    // Each class with the answer to show for it, and its votes.
-    let mut counted: BTreeMap<usize, (&str, u32)> = BTreeMap::new();
-    for (answer, class) in votes.iter().zip(&class_of_vote).filter_map(|(answer, class)| Some(((*answer)?, (*class)?))) {
-        let class = counted.entry(class).or_insert((answer, 0));
+    let given = |at: usize| weights.and_then(|weights| weights.get(at)).map_or(0.0, |weight| weight.max(0.0));
+    let sum: f64 = (0..votes.len()).filter(|at| votes[*at].is_some()).map(given).sum();
+    let scale = if sum > 0.0 && sum.is_finite() { Some(answers.len() as f64 / sum) } else { None };
+    let weight_of = |at: usize| scale.map_or(1.0, |scale| scale * given(at));
+
+    // Each class with the answer to show for it, its votes and their weight.
+    let mut counted: BTreeMap<usize, (&str, u32, f64)> = BTreeMap::new();
+    for (at, (answer, class)) in votes.iter().zip(&class_of_vote).enumerate() {
+        let (Some(answer), Some(class)) = (*answer, *class) else { continue };
+        let class = counted.entry(class).or_insert((answer, 0, 0.0));
         class.1 += 1;
+        class.2 += weight_of(at);
         if (answer.len(), answer) < (class.0.len(), class.0) {
             class.0 = answer;
         }
     }
 
-    let mut ranked: Vec<(usize, &str, u32)> =
-        counted.into_iter().map(|(class, (answer, count))| (class, answer, count)).collect();
-    ranked.sort_by(|left, right| (right.2.cmp(&left.2)).then(left.1.len().cmp(&right.1.len())).then(left.1.cmp(right.1)));
+    let mut ranked: Vec<(usize, &str, u32, f64)> =
+        counted.into_iter().map(|(class, (answer, count, weight))| (class, answer, count, weight)).collect();
+    ranked.sort_by(|left, right| (right.3.total_cmp(&left.3)).then(left.1.len().cmp(&right.1.len())).then(left.1.cmp(right.1)));
     let rank_of: BTreeMap<usize, u32> = ranked.iter().zip(0_u32..).map(|(class, rank)| (class.0, rank)).collect();
     let class_of_sample = class_of_vote.iter().map(|class| class.and_then(|class| rank_of.get(&class).copied())).collect();
 
     let num_samples = count_u32(ballots.len());
     let num_parsed = count_u32(votes.iter().flatten().count());
     let num_truncated = count_u32(ballots.iter().filter(|ballot| ballot.status == AnswerStatus::Truncated).count());
-    let first = ranked.first().map_or(0, |class| class.2);
-    let second = ranked.get(1).map_or(0, |class| class.2);
-    let share = |count: u32| {
-        if num_samples == 0 { 0.0 } else { f64::from(count) / f64::from(num_samples) }
+    let first = ranked.first().map_or(0.0, |class| class.3);
+    let second = ranked.get(1).map_or(0.0, |class| class.3);
+    let share = |weight: f64| {
+        if num_samples == 0 { 0.0 } else { weight / f64::from(num_samples) }
     };
     let vote_entropy = ranked
         .iter()
         .map(|class| {
-            let part = f64::from(class.2) / f64::from(num_parsed);
-            part * part.recip().ln()
+            let part = class.3 / f64::from(num_parsed);
+            if part > 0.0 { part * part.recip().ln() } else { 0.0 }
         })
         .sum::<f64>();
 
@@ -123,7 +141,7 @@ pub fn vote(ballots: &[Ballot]) -> VoteOutcome {
         margin: share(first - second),
         // Adding 0 turns the -0 of an empty sum into 0.
         vote_entropy: vote_entropy + 0.0,
-        classes: ranked.iter().map(|class| AnswerClass { answer: class.1.to_owned(), count: class.2 }).collect(),
+        classes: ranked.iter().map(|class| AnswerClass { answer: class.1.to_owned(), count: class.2, weight: class.3 }).collect(),
         class_of_sample,
     }
 }
@@ -156,6 +174,20 @@ mod tests {
         let classes: Vec<(&str, u32)> = outcome.classes.iter().map(|class| (class.answer.as_str(), class.count)).collect();
         assert_eq!(classes, [("7", 3), ("8", 1), ("9", 1)]);
         assert_eq!(outcome.class_of_sample, [Some(0), None, Some(1), Some(0), None, Some(2), Some(0), None]);
+    }
+
+    #[test]
+    fn weights_decide_and_unreadable_answers_keep_their_part() {
+        let ballots = [parsed("7"), parsed("7"), parsed("8"), NO_BOX];
+        let outcome = weighted_vote(&ballots, Some(&[0.1, 0.2, 0.6, 9.0]));
+        assert_eq!(outcome.pseudo_label.as_deref(), Some("8"));
+        // 0.9 in all, scaled to the three that vote.
+        assert!((outcome.vote_share - 2.0 / 4.0).abs() < 1e-12 && (outcome.margin - 1.0 / 4.0).abs() < 1e-12);
+        assert_eq!(outcome.class_of_sample, [Some(1), Some(1), Some(0), None]);
+        for equal in [[0.3; 4], [0.0; 4], [-1.0; 4], [f64::NAN; 4]] {
+            let outcome = weighted_vote(&ballots, Some(&equal));
+            assert_eq!((outcome.pseudo_label.as_deref(), outcome.vote_share), (Some("7"), 0.5), "{equal:?}");
+        }
     }
 
     #[test]

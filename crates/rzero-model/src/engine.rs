@@ -38,6 +38,10 @@ pub struct Completion {
     pub policy_logprobs: Vec<f32>,
     /// Log-probability of each under the distribution it was drawn from.
     pub sampler_logprobs: Vec<f32>,
+    /// Mean entropy of the policy over the positions of the tokens; none where it is not known.
+    pub entropy: Option<f32>,
+    /// Mean self-certainty over them; none where it is not known.
+    pub self_certainty: Option<f32>,
     /// Why it ended.
     pub finish: FinishReason,
 }
@@ -220,6 +224,8 @@ impl Draft {
             tokens: Vec::new(),
             policy_logprobs: Vec::new(),
             sampler_logprobs: Vec::new(),
+            entropy: None,
+            self_certainty: None,
             finish: FinishReason::Length,
         };
         Self { item, stream, limit, completion }
@@ -230,6 +236,11 @@ impl Draft {
         self.completion.tokens.push(drawn.token);
         self.completion.policy_logprobs.push(drawn.policy_logprob);
         self.completion.sampler_logprobs.push(drawn.sampler_logprob);
+        let number = self.completion.tokens.len() as f32;
+        // The mean so far moves by its part of the new difference.
+        let mean = |before: Option<f32>, value: f32| before.map_or(value, |before| before + (value - before) / number);
+        self.completion.entropy = Some(mean(self.completion.entropy, drawn.entropy));
+        self.completion.self_certainty = Some(mean(self.completion.self_certainty, drawn.self_certainty));
         let is_stopped = stop_tokens.contains(&drawn.token);
         self.completion.finish = if is_stopped { FinishReason::Stop } else { FinishReason::Length };
         is_stopped || self.completion.tokens.len() >= self.limit

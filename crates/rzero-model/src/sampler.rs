@@ -20,7 +20,24 @@ pub struct Drawn {
     pub policy_logprob: f32,
     /// Its log-probability under the distribution it was drawn from, in nats; 0 for greedy.
     pub sampler_logprob: f32,
+    /// Entropy of the untruncated policy, in nats.
+    pub entropy: f32,
+    /// Divergence of the uniform distribution from it: KL(U || p) = -ln V - mean_j ln p_j, in nats.
+    pub self_certainty: f32,
 }
+
+/// Sums over the vocabulary, of d = z - max.
+struct Sums {
+    /// Of e^d.
+    weights: f32,
+    /// Of e^d d.
+    weighted: f32,
+    /// Of d.
+    distances: f32,
+}
+
+/// A logit farther below the largest counts as this far: one that is minus infinity adds nothing to an entropy.
+const FARTHEST: f32 = -1e6;
 
 /// Weights that one sum stands for.
 const BLOCK: usize = 512;
@@ -62,20 +79,25 @@ impl Sampler {
         largest: f32,
         stream: &mut RandomStream,
     ) -> Drawn {
-        let log_sum = self.weigh(pieces.clone(), largest).ln();
+        let Sums { weights, weighted, distances } = self.weigh(pieces.clone(), largest);
+        let log_sum = weights.ln();
         let policy_logprob = |token: u32| logit(pieces.clone(), token) - largest - log_sum;
+        let vocab = self.weights.len() as f32;
+        // H = -sum p ln p with ln p = (z - max) - log_sum.
+        let entropy = (log_sum - weighted / weights).max(0.0);
+        let self_certainty = (log_sum - distances / vocab - vocab.ln()).max(0.0);
         if self.settings.temperature == 0.0 {
             let token = pieces.clone().flatten().position(|logit| *logit == largest).unwrap_or(0) as u32;
-            return Drawn { token, policy_logprob: policy_logprob(token), sampler_logprob: 0.0 };
+            return Drawn { token, policy_logprob: policy_logprob(token), sampler_logprob: 0.0, entropy, self_certainty };
         }
         let is_whole = self.settings.top_p >= 1.0 && (self.settings.top_k == 0 || self.settings.top_k >= self.weights.len());
         let (token, total) = if is_whole { self.draw_whole(stream) } else { self.draw_truncated(stream) };
         let sampler_logprob = (f64::from(self.weights[token as usize]) / total).ln() as f32;
-        Drawn { token, policy_logprob: policy_logprob(token), sampler_logprob }
+        Drawn { token, policy_logprob: policy_logprob(token), sampler_logprob, entropy, self_certainty }
     }
 
-    /// Fills weights and sums; returns the sum of e^(z - max), in the order of [`crate::kernels::exp_shifted`].
-    fn weigh<'a>(&mut self, pieces: impl Iterator<Item = &'a [f32]>, largest: f32) -> f32 {
+    /// Fills weights and sums; the sum of e^(z - max) is in the order of [`crate::kernels::exp_shifted`].
+    fn weigh<'a>(&mut self, pieces: impl Iterator<Item = &'a [f32]>, largest: f32) -> Sums {
         let temperature = self.settings.temperature;
         let inverse = if temperature == 0.0 { 1.0 } else { (1.0 / temperature) as f32 };
         let (weights, sums) = (&mut self.weights, &mut self.sums);
@@ -85,6 +107,7 @@ impl Sampler {
             #[inline(always)]
             || {
                 let mut partial = [0f32; LANES];
+                let (mut weighted, mut distances) = ([0f32; LANES], [0f32; LANES]);
                 let mut rest: &[f32] = &[];
                 for piece in pieces {
                     for block in piece.chunks(BLOCK) {
@@ -94,6 +117,9 @@ impl Sampler {
                             let shifted: [f32; LANES] = std::array::from_fn(|lane| exp(chunk[lane] - largest));
                             for lane in 0..LANES {
                                 partial[lane] += shifted[lane];
+                                let distance = (chunk[lane] - largest).max(FARTHEST);
+                                weighted[lane] += shifted[lane] * distance;
+                                distances[lane] += distance;
                             }
                             weights.extend_from_slice(&shifted);
                         }
@@ -107,7 +133,14 @@ impl Sampler {
                     }
                 }
                 // What is left of the last piece, one after the other.
-                rest.iter().fold(fold(partial), |total, logit| total + exp(logit - largest))
+                let mut sums = Sums { weights: fold(partial), weighted: fold(weighted), distances: fold(distances) };
+                for logit in rest {
+                    let (weight, distance) = (exp(logit - largest), (logit - largest).max(FARTHEST));
+                    sums.weights += weight;
+                    sums.weighted += weight * distance;
+                    sums.distances += distance;
+                }
+                sums
             },
         )
     }

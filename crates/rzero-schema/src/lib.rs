@@ -13,4 +13,5 @@ pub mod profile;
 pub mod stability_profile;
 pub mod table;
 pub mod tables;
+pub mod verifier_profile;
 pub mod vocab;

@@ -6,9 +6,10 @@
 pub use crate::cluster_profile::{ClusterSettings, TaskResources};
 pub use crate::evaluation_profile::{BenchmarkSettings, EvalSettings, GroupSettings, JudgeSettings, ProbeSettings};
 pub use crate::stability_profile::StabilitySettings;
+pub use crate::verifier_profile::VerifierSettings;
 use crate::vocab::{
-    BleuTokens, DomainKind, FloatType, LabelSolver, LoraTarget, LossNormalization, Objective, RewardVariant, Role, StartFrom,
-    WeightFormat,
+    BleuTokens, DomainKind, FloatType, LabelSolver, Labeller, LoraTarget, LossNormalization, Objective, RewardVariant, Role,
+    SolverReward, StartFrom, WeightFormat,
 };
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -47,6 +48,8 @@ pub struct Profile {
     pub name: String,
     /// Seed of every random stream of the run.
     pub seed: u64,
+    /// 2: Challenger and Solver, the paper's; 3: a Verifier as well.
+    pub roles: u32,
     /// The base model.
     pub model: ModelSettings,
     /// What counts as a question and how answers are read.
@@ -59,6 +62,9 @@ pub struct Profile {
     pub curriculum: CurriculumSettings,
     /// Solver phase.
     pub solver: SolverSettings,
+    /// Verifier phase; may be left out with two roles.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub verifier: Option<VerifierSettings>,
     /// What is to keep the loop from collapsing.
     pub stability: StabilitySettings,
     /// How many pseudo-labels are held against the truth, and when the loop stops.
@@ -240,6 +246,8 @@ pub struct CurriculumSettings {
     pub num_candidates: u64,
     /// Answers to each.
     pub num_samples: u32,
+    /// How much answers weigh in the vote.
+    pub labeller: Labeller,
     /// How candidates are drawn.
     pub question_sampling: SamplingSettings,
     /// How answers are drawn.
@@ -261,6 +269,8 @@ pub struct SolverSettings {
     /// What it is trained towards. `sft` needs `stability.anchor_share = 1`: it shows every anchor's answer in a box, once, and is the policy
     /// gradient with an advantage of 1, so that the loss is that of the next token, the prompt left out.
     pub objective: Objective,
+    /// What an answer earns.
+    pub reward: SolverReward,
     /// GRPO steps an iteration.
     pub steps: u32,
     /// Questions a step.
@@ -327,6 +337,10 @@ impl Profile {
         let (num_rollouts, grpo) = match role {
             Role::Challenger => (self.challenger.num_questions, &self.challenger.grpo),
             Role::Solver => (self.solver.num_questions * u64::from(self.solver.group_size), &self.solver.grpo),
+            Role::Verifier => match &self.verifier {
+                Some(verifier) => (verifier.num_answers * u64::from(verifier.group_size), &verifier.grpo),
+                None => return 0,
+            },
         };
         let num_updates = if grpo.update_batch == 0 { 1 } else { num_rollouts.div_ceil(grpo.update_batch as u64) };
         u32::try_from(num_updates).unwrap_or(u32::MAX)
@@ -364,6 +378,7 @@ impl Profile {
         self.curriculum.answer_sampling.check()?;
         self.solver.sampling.check()?;
         self.stability.check()?;
+        self.check_verifier()?;
         let is_fed = self.solver.objective == Objective::Grpo || self.stability.is_labelled();
         range("solver.objective", self.solver.objective, |_| is_fed, "grpo, or stability.anchor_share = 1")?;
         let is_split = self.stability.label_solver == LabelSolver::Both;
@@ -387,7 +402,7 @@ impl SamplingSettings {
 }
 
 impl GrpoSettings {
-    fn check(&self) -> Result<(), ProfileError> {
+    pub(crate) fn check(&self) -> Result<(), ProfileError> {
         let not_negative = "0 or more";
         let decay = "at least 0 and less than 1";
         range("grpo.learning_rate", self.learning_rate, |v| v >= 0.0 && v.is_finite(), not_negative)?;

@@ -15,6 +15,8 @@ pub struct StabilitySettings {
     /// Share of a Solver step's questions that is drawn from the curricula of earlier iterations, with the labels they were kept with; rounded
     /// to whole questions. 0 draws from this iteration's alone.
     pub replay_share: f64,
+    /// Weight of the share of all earlier candidates that a question is like, in the Challenger's repetition; 0: nothing is remembered (R-Diverse).
+    pub memory_weight: f64,
     /// Which Solvers answer the candidates of the curriculum: another than the one in training makes mistakes of its own, so the vote is less of
     /// an echo (Co-rewarding).
     pub label_solver: LabelSolver,
@@ -28,6 +30,7 @@ pub struct StabilitySettings {
 impl StabilitySettings {
     pub(crate) fn check(&self) -> Result<(), ProfileError> {
         range("stability.replay_share", self.replay_share, |v| (0.0..1.0).contains(&v), "at least 0 and less than 1")?;
+        range("stability.memory_weight", self.memory_weight, |v| v >= 0.0 && v.is_finite(), "0 or more")?;
         let has_anchors = !self.anchors.is_empty();
         let is_allowed = |v| if has_anchors { (0.0..=1.0).contains(&v) } else { v == 0.0 };
         range("stability.anchor_share", self.anchor_share, is_allowed, "from 0 to 1, and 0 without stability.anchors")?;
@@ -82,7 +85,14 @@ mod tests {
 
     fn settings(replay_share: f64, anchor_share: f64, anchors: &str) -> StabilitySettings {
         let label_solver = LabelSolver::Newest;
-        StabilitySettings { weigh_by_votes: false, replay_share, label_solver, anchors: anchors.to_owned(), anchor_share }
+        StabilitySettings {
+            weigh_by_votes: false,
+            replay_share,
+            memory_weight: 0.0,
+            label_solver,
+            anchors: anchors.to_owned(),
+            anchor_share,
+        }
     }
 
     #[test]

@@ -5,12 +5,14 @@ mod evaluation;
 mod labels;
 mod rollouts;
 mod training;
+mod verdicts;
 
-pub use challenges::Challenge;
+pub use challenges::{Challenge, MemoryRow};
 pub use evaluation::{EvalItem, EvalResult, Judgement};
 pub use labels::{CurriculumRow, DroppedRow, Label, LabelCheck};
 pub use rollouts::Rollout;
 pub use training::{GradientSum, PretrainMetrics, RewardRow, StepTiming, TrainMetrics};
+pub use verdicts::JudgedAnswer;
 
 use crate::table::{Column, Table};
 
@@ -39,6 +41,8 @@ pub fn all_tables() -> Vec<TableDescription> {
     vec![
         describe::<Rollout>(),
         describe::<Challenge>(),
+        describe::<MemoryRow>(),
+        describe::<JudgedAnswer>(),
         describe::<Label>(),
         describe::<CurriculumRow>(),
         describe::<DroppedRow>(),

@@ -59,12 +59,14 @@ macro_rules! vocabulary {
 }
 
 vocabulary! {
-    /// Which of the two policies wrote a completion.
+    /// Which of the policies wrote a completion.
     Role {
         /// Writes questions.
         Challenger = "challenger",
         /// Answers them.
         Solver = "solver",
+        /// Judges answers, where the profile has three roles.
+        Verifier = "verifier",
     }
 }
 
@@ -75,6 +77,8 @@ vocabulary! {
         Challenger = "challenger",
         /// Writing, labelling and filtering the candidates that the Solver will train on.
         Curriculum = "curriculum",
+        /// Training the Verifier towards the consensus on the candidates, where the profile has three roles.
+        Verifier = "verifier",
         /// Training the Solver on the curriculum.
         Solver = "solver",
         /// Held-out evaluation of a checkpoint.
@@ -89,10 +93,14 @@ vocabulary! {
         ChallengeGen = "challenge-gen",
         /// Solver checkpoint and questions to answers.
         SolveSample = "solve-sample",
+        /// Verifier checkpoint and answers to verdicts.
+        Verify = "verify",
         /// Answers to pseudo-labels.
         VoteLabel = "vote-label",
         /// Labels to curriculum and dropped rows.
         Filter = "filter",
+        /// Questions to the memory of all that was ever asked.
+        Remember = "remember",
         /// Curriculum to the share of its labels that is true.
         LabelProbe = "label-probe",
         /// Parts of the gradient of one update, for a step that is shared out.
@@ -301,6 +309,8 @@ vocabulary! {
         Paper = "paper",
         /// `min(p, 1 - p) - repetition`, or `-1 - repetition` for a malformed question: the released code's.
         Released = "released",
+        /// The paper's form with the mean verdict of the Verifier on the answers in place of the vote share p.
+        Verdicts = "verdicts",
     }
 }
 
@@ -401,6 +411,42 @@ vocabulary! {
         Grpo = "grpo",
         /// The answers that anchors bring, token by token: supervised fine-tuning.
         Sft = "sft",
+    }
+}
+
+vocabulary! {
+    /// How much the answers to a candidate weigh in the vote on it.
+    Labeller {
+        /// All the same: the paper's.
+        Majority = "majority",
+        /// By the rank of the Solver's self-certainty: how far from uniform it was.
+        SelfCertainty = "self_certainty",
+        /// By the rank of its entropy, the lowest first.
+        Entropy = "entropy",
+        /// By the Verifier's mean verdict; in iteration 1, when it has learned nothing yet, all the same.
+        VerifierWeighted = "verifier_weighted",
+    }
+}
+
+vocabulary! {
+    /// What an answer of the Solver in training earns.
+    SolverReward {
+        /// 1 where it is the pseudo-label.
+        Label = "label",
+        /// The Verifier's mean verdict on it, less penalties for length and for copying the question.
+        Verdict = "verdict",
+    }
+}
+
+vocabulary! {
+    /// What the Verifier is shown.
+    AnswerKind {
+        /// An answer as it was given.
+        Answer = "answer",
+        /// Its first half.
+        Truncated = "truncated",
+        /// Its characters in another order.
+        Shuffled = "shuffled",
     }
 }
 

@@ -287,6 +287,8 @@ fn rollout(row: u64, sample: u32) -> Rollout {
         completion_tokens: (4..12).map(token).collect(),
         policy_logprobs: (0..8).map(logprob).collect(),
         sampler_logprobs: (0..8).map(logprob).collect(),
+        entropy: Some(0.5),
+        self_certainty: Some(2.0),
         finish_reason: finish.to_string(),
         completion,
         is_valid_utf8: true,
@@ -329,6 +331,8 @@ fn label(row: u64, num_samples: u32) -> Label {
         class_counts: classes.iter().map(|class| class.1).collect(),
         sample_statuses: (0..num_samples).map(|sample| status_of(sample).to_string()).collect(),
         sample_classes: (0..num_samples).map(class_of).collect(),
+        class_weights: classes.iter().map(|class| f64::from(class.1)).collect(),
         is_agreed: None,
+        score: None,
     }
 }

@@ -48,8 +48,7 @@ impl StageContext {
     /// The training step that leaves the checkpoint in `folder`; `None` for one that lies outside the run, such as the base model.
     pub(crate) fn checkpoint_step(&self, folder: &Path) -> Option<Place> {
         let (iteration, phase, step) = self.layout.checkpoint_origin(folder)?;
-        let role = if phase == Phase::Challenger { Role::Challenger } else { Role::Solver };
-        Some(Place::new(iteration, phase, step.unwrap_or(self.training(role).1)))
+        Some(Place::new(iteration, phase, step.unwrap_or(self.training(role_of(phase)).1)))
     }
 
     /// Phase, number of steps and start of a role's training.
@@ -57,6 +56,20 @@ impl StageContext {
         match role {
             Role::Challenger => (Phase::Challenger, self.profile.challenger.steps, self.profile.challenger.start_from),
             Role::Solver => (Phase::Solver, self.profile.solver.steps, self.profile.solver.start_from),
+            Role::Verifier => {
+                let settings = self.profile.verifier.as_ref();
+                let (steps, start) = settings.map_or((0, StartFrom::Base), |verifier| (verifier.steps, verifier.start_from));
+                (Phase::Verifier, steps, start)
+            }
         }
+    }
+}
+
+/// The role that a phase trains.
+pub(crate) fn role_of(phase: Phase) -> Role {
+    match phase {
+        Phase::Challenger => Role::Challenger,
+        Phase::Verifier => Role::Verifier,
+        Phase::Curriculum | Phase::Solver | Phase::Eval => Role::Solver,
     }
 }

@@ -225,6 +225,7 @@ fn resolve_place(stage: Stage, args: &CommonArgs, phases: &[Phase], profile: &Pr
     let num_steps = match phase {
         Phase::Challenger => Some(profile.challenger.steps),
         Phase::Solver => Some(profile.solver.steps),
+        Phase::Verifier => Some(profile.verifier.as_ref().map_or(0, |verifier| verifier.steps)),
         Phase::Curriculum | Phase::Eval => None,
     };
     let step = match (args.step, num_steps) {

@@ -88,7 +88,10 @@ impl DeviceChoice {
     /// # Errors
     /// When a CUDA device is asked of a program that was built without CUDA: exit code 2.
     pub fn for_stage(self, stage: Stage) -> Result<Self, StageFailure> {
-        if !matches!(stage, Stage::ChallengeGen | Stage::SolveSample | Stage::GrpoGradient | Stage::GrpoStep | Stage::Eval) {
+        if !matches!(
+            stage,
+            Stage::ChallengeGen | Stage::SolveSample | Stage::Verify | Stage::GrpoGradient | Stage::GrpoStep | Stage::Eval
+        ) {
             return Ok(Self::Cpu);
         }
         if matches!(self, Self::Cuda(..)) && !cfg!(feature = "cuda") {

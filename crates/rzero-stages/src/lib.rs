@@ -22,6 +22,7 @@ pub mod frame;
 mod hub;
 pub mod inputs;
 pub mod interrupt;
+mod judged;
 pub mod markdown;
 pub mod outputs;
 #[cfg(feature = "model")]

@@ -241,7 +241,9 @@ impl Policy {
         let end = self.config.eos_tokens.first().copied();
         tokens.push(end.ok_or_else(|| StageFailure::input("the model has no token that ends a text"))?);
         let (policy_logprobs, sampler_logprobs) = (Vec::new(), Vec::new());
-        let completion = Completion { tokens, policy_logprobs, sampler_logprobs, finish: FinishReason::Stop };
+        let (entropy, self_certainty) = (None, None);
+        let completion =
+            Completion { tokens, policy_logprobs, sampler_logprobs, entropy, self_certainty, finish: FinishReason::Stop };
         Ok(self.sample(row, sample, &self.tokenizer.encode(prompt)?, completion))
     }
 

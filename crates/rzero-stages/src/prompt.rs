@@ -9,7 +9,7 @@
 //!
 //! [[messages]]
 //! role = "user"                       # system, user or assistant
-//! content = "Solve: {{ question }}"   # a template; `question` is its only variable
+//! content = "Solve: {{ question }}"   # a template; `question` is its variable, and of a Verifier's prompt `response`
 //! ```
 //!
 //! A model without a chat template reads a conversation in the plain form of [`plain_text`]. In either file a question is data: it is
@@ -121,13 +121,25 @@ impl Prompt {
     /// # Errors
     /// When a template asks for something else, or the chat template refuses the conversation.
     pub fn render(&self, question: &str) -> anyhow::Result<String> {
+        self.render_with(&context! { question })
+    }
+
+    /// The finished prompt with a question and a response to it.
+    ///
+    /// # Errors
+    /// As [`Prompt::render`].
+    pub fn render_response(&self, question: &str, response: &str) -> anyhow::Result<String> {
+        self.render_with(&context! { question, response })
+    }
+
+    fn render_with(&self, values: &minijinja::Value) -> anyhow::Result<String> {
         let Conversation { turns, prefill, options, chat_template } = match &self.form {
-            Form::Text(name) => return self.render_one(name, question),
+            Form::Text(name) => return self.render_one(name, values),
             Form::Conversation(conversation) => &**conversation,
         };
         let mut messages = turns
             .iter()
-            .map(|(role, name)| Ok(Message { role: *role, content: self.render_one(name, question)? }))
+            .map(|(role, name)| Ok(Message { role: *role, content: self.render_one(name, values)? }))
             .collect::<anyhow::Result<Vec<_>>>()?;
         messages.extend(prefill.iter().map(|prefill| Message::new(Role::Assistant, prefill)));
         match chat_template {
@@ -136,9 +148,9 @@ impl Prompt {
         }
     }
 
-    fn render_one(&self, name: &str, question: &str) -> anyhow::Result<String> {
+    fn render_one(&self, name: &str, values: &minijinja::Value) -> anyhow::Result<String> {
         let template = self.environment.get_template(name).map_err(|error| refuse(name, &error))?;
-        Ok(template.render(context! { question }).map_err(|error| refuse(name, &error))?)
+        Ok(template.render(values).map_err(|error| refuse(name, &error))?)
     }
 }
 
@@ -158,7 +170,8 @@ fn check_turns(file: &PromptFile, name: &str) -> anyhow::Result<()> {
 }
 
 fn refuse(name: &str, error: &minijinja::Error) -> StageFailure {
-    StageFailure::usage(format!("prompt template `{name}` cannot be rendered: {error}")).hint("the only variable is `question`")
+    StageFailure::usage(format!("prompt template `{name}` cannot be rendered: {error}"))
+        .hint("the variables are `question` and, of a Verifier's prompt, `response`")
 }
 
 #[cfg(test)]

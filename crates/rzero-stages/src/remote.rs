@@ -238,7 +238,8 @@ fn completion(
     policy_logprobs.truncate(tokens.len());
     let is_untouched = sampling.temperature == 1.0 && sampling.top_p >= 1.0 && sampling.top_k == 0;
     let sampler_logprobs = if is_untouched { policy_logprobs.clone() } else { Vec::new() };
-    Ok(Completion { tokens, policy_logprobs, sampler_logprobs, finish })
+    // No server tells its whole distribution.
+    Ok(Completion { tokens, policy_logprobs, sampler_logprobs, entropy: None, self_certainty: None, finish })
 }
 
 /// Answers by the digest of their request, one a line. A line that was cut short is as if it had not been written.

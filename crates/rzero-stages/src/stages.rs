@@ -31,9 +31,12 @@ pub mod manuals;
 #[cfg(feature = "model")]
 pub mod pretrain;
 pub mod publish_dataset;
+pub mod remember;
 pub mod report;
 pub mod schemas;
 #[cfg(feature = "model")]
 pub mod solve_sample;
 pub mod summary;
+#[cfg(feature = "model")]
+pub mod verify;
 pub mod vote_label;

@@ -8,6 +8,8 @@ macro_rules! for_table {
         match $name {
             t::Rollout::NAME => Some($function::<t::Rollout>($($argument),*)),
             t::Challenge::NAME => Some($function::<t::Challenge>($($argument),*)),
+            t::MemoryRow::NAME => Some($function::<t::MemoryRow>($($argument),*)),
+            t::JudgedAnswer::NAME => Some($function::<t::JudgedAnswer>($($argument),*)),
             t::Label::NAME => Some($function::<t::Label>($($argument),*)),
             t::CurriculumRow::NAME => Some($function::<t::CurriculumRow>($($argument),*)),
             t::DroppedRow::NAME => Some($function::<t::DroppedRow>($($argument),*)),

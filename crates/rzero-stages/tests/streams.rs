@@ -73,7 +73,9 @@ fn plain_labels(questions: &[Challenge], answers: &[(Rollout, Result<String, Ans
             class_counts: outcome.classes.iter().map(|class| class.count).collect(),
             sample_statuses: ballots.iter().map(|ballot| ballot.status.to_string()).collect(),
             sample_classes: outcome.class_of_sample.iter().map(|class| class.map_or(-1, |class| class as i32)).collect(),
+            class_weights: outcome.classes.iter().map(|class| class.weight).collect(),
             is_agreed: None,
+            score: None,
         }
     });
     labels.collect()

@@ -94,13 +94,17 @@ macro_rules! made_up_rows {
 
 made_up_rows! {
     Rollout {
-        challenge_id, row, sample, role, prompt_tokens, completion_tokens, policy_logprobs, sampler_logprobs, finish_reason, completion,
-        is_valid_utf8,
+        challenge_id, row, sample, role, prompt_tokens, completion_tokens, policy_logprobs, sampler_logprobs, entropy,
+        self_certainty, finish_reason, completion, is_valid_utf8,
     }
     Challenge { challenge_id, row, challenge_status, question, proposed_answer }
+    MemoryRow { challenge_id, question, cluster, is_leader, similarity }
     Label {
         challenge_id, row, question, pseudo_label, vote_share, margin, vote_entropy, num_samples, num_parsed, num_truncated,
-        class_answers, class_counts, sample_statuses, sample_classes, is_agreed,
+        class_answers, class_counts, class_weights, sample_statuses, sample_classes, is_agreed, score,
+    }
+    JudgedAnswer {
+        verdict_id, row, challenge_id, sample, equal_samples, kind, response, target, num_verdicts, scores, score, agreement, rubric,
     }
     CurriculumRow { challenge_id, row, question, pseudo_label, vote_share, margin, gate_version }
     DroppedRow {
@@ -108,8 +112,8 @@ made_up_rows! {
     }
     LabelCheck { challenge_id, row, question, pseudo_label, vote_share, truth_source, truth, verdict, judge_reply }
     RewardRow {
-        challenge_id, row, sample, role, group, reward, advantage, uncertainty, repetition, cluster, vote_share, answer, pseudo_label,
-        status,
+        challenge_id, row, sample, role, group, reward, advantage, uncertainty, repetition, memory, cluster, vote_share, answer, pseudo_label,
+        verdict, status,
     }
     GradientSum {
         update, part, num_parts, first_micro_batch, num_micro_batches, num_tokens, loss, surrogate_loss, kl_reference, kl_old, entropy,

@@ -1,4 +1,4 @@
-//! `challenges`: the Challenger's completions read as questions. Malformed ones stay, with the reason.
+//! `challenges` and `memory`: the Challenger's completions read as questions. Malformed ones stay, with the reason.
 
 use crate::table;
 
@@ -15,5 +15,21 @@ table! {
         question: Option<String>,
         /// What the Challenger put into its box; never used as a label.
         proposed_answer: Option<String>,
+    }
+}
+
+table! {
+    /// A question that was ever asked, in the cluster of questions that it is like.
+    MemoryRow = "memory", version 1, key ["challenge_id"] {
+        /// Question.
+        challenge_id: String,
+        /// Question text.
+        question: String,
+        /// Number of its cluster, by first occurrence through all iterations.
+        cluster: u32,
+        /// Whether it is the cluster's leader, the first of it: others are held against it alone.
+        is_leader: bool,
+        /// BLEU to the leader; 1 of the leader.
+        similarity: f64,
     }
 }

@@ -4,7 +4,7 @@ use crate::table;
 
 table! {
     /// The vote on one question: its pseudo-label and everything the label follows from.
-    Label = "labels", version 2, key ["challenge_id"] {
+    Label = "labels", version 3, key ["challenge_id"] {
         /// Question that was voted on.
         challenge_id: String,
         /// Row of the question within its set.
@@ -13,11 +13,11 @@ table! {
         question: String,
         /// Canonical form of the majority answer; null where no answer could be parsed.
         pseudo_label: Option<String>,
-        /// Majority count divided by `num_samples`; unparsed answers stay in the denominator.
+        /// The majority's weight divided by `num_samples`; unparsed answers stay in the denominator.
         vote_share: f64,
-        /// Majority count less the runner-up's, divided by `num_samples`.
+        /// The majority's weight less the runner-up's, divided by `num_samples`.
         margin: f64,
-        /// Entropy of the parsed answer classes, in nats.
+        /// Entropy of the parsed answer classes by weight, in nats.
         vote_entropy: f64,
         /// Answers sampled.
         num_samples: u32,
@@ -25,16 +25,20 @@ table! {
         num_parsed: u32,
         /// Answers that hit the length limit.
         num_truncated: u32,
-        /// Canonical form of every answer class, most votes first.
+        /// Canonical form of every answer class, the heaviest first.
         class_answers: Vec<String>,
         /// Votes of every class, in the same order.
         class_counts: Vec<u32>,
+        /// Weight of every class: its votes, or what `curriculum.labeller` weighs them; in sum the answers that could be parsed.
+        class_weights: Vec<f64>,
         /// What became of each sample's answer, in sample order.
         sample_statuses: Vec<String>,
         /// Class of each sample as an index into `class_answers`; -1 where the answer did not vote.
         sample_classes: Vec<i32>,
         /// Where two Solvers answered: whether no other class has more votes than the pseudo-label's, in the answers of each.
         is_agreed: Option<bool>,
+        /// The Verifier's mean verdict on the answers that could be parsed; null where it judged none.
+        score: Option<f64>,
     }
 }
 

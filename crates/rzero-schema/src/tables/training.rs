@@ -6,14 +6,14 @@ use crate::table;
 
 table! {
     /// The reward and advantage of one rollout in one update, with the parts they follow from.
-    RewardRow = "rewards", version 2, key ["challenge_id", "sample"] {
-        /// Question of the rollout.
+    RewardRow = "rewards", version 3, key ["challenge_id", "sample"] {
+        /// Question of the rollout; the verdicts it belongs to, of the Verifier.
         challenge_id: String,
         /// Row of the question within its set.
         row: u64,
         /// Sample of the rollout.
         sample: u32,
-        /// `challenger` or `solver`.
+        /// `challenger`, `solver` or `verifier`.
         role: String,
         /// Group whose mean and deviation the advantage is taken against.
         group: u64,
@@ -26,15 +26,19 @@ table! {
         uncertainty: Option<f64>,
         /// Challenger: weight times the share of the batch in the question's cluster.
         repetition: Option<f64>,
+        /// Challenger: weight times the share of all earlier questions that the question is like; null where nothing is remembered.
+        memory: Option<f64>,
         /// Challenger: number of the question's BLEU cluster, by first occurrence.
         cluster: Option<u32>,
         /// Vote share of the question.
         vote_share: Option<f64>,
-        /// Solver: canonical form of the rollout's answer.
+        /// Solver: canonical form of the rollout's answer. Verifier: what the verdict says.
         answer: Option<String>,
-        /// Solver: the pseudo-label it is compared with.
+        /// Solver: the pseudo-label it is compared with. Verifier: what it should say.
         pseudo_label: Option<String>,
-        /// Challenger: the challenge status. Solver: the answer status.
+        /// Solver: the mean verdict that it is rewarded by, where the profile says `solver.reward = "verdict"`.
+        verdict: Option<f64>,
+        /// Challenger: the challenge status. Solver and Verifier: the answer status.
         status: String,
     }
 }
@@ -80,7 +84,7 @@ table! {
     TrainMetrics = "train_metrics", version 1, key ["iteration", "phase", "step"] {
         /// Iteration.
         iteration: u32,
-        /// `challenger` or `solver`.
+        /// `challenger`, `solver` or `verifier`.
         phase: String,
         /// Step within the phase, from 1.
         step: u32,
@@ -140,7 +144,7 @@ table! {
     StepTiming = "step_timings", version 1, key ["iteration", "phase", "step"] {
         /// Iteration.
         iteration: u32,
-        /// `challenger` or `solver`.
+        /// `challenger`, `solver` or `verifier`.
         phase: String,
         /// Step within the phase, from 1.
         step: u32,

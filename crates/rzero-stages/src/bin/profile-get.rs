@@ -2,7 +2,7 @@
 
 use anyhow::Context;
 use rzero_schema::profile::Profile;
-use rzero_schema::vocab::Role;
+use rzero_schema::vocab::{Phase, Role};
 use rzero_stages::console::print_product;
 use rzero_stages::exit::{StageFailure, main_with};
 use serde_json::Value;
@@ -24,10 +24,14 @@ struct Args {
     #[arg(long = "set", env = "RZERO_SET", value_name = "KEY=VALUE", value_delimiter = ';')]
     overrides: Vec<String>,
 
-    /// Dotted keys, for example challenger.steps; also challenger.updates and solver.updates, the optimiser updates of a step
+    /// Dotted keys, for example challenger.steps; also solver.updates and its like, the optimiser updates of a step, and judged.solver and its
+    /// like, whether verdicts decide something in a phase of iterations after the first
     #[arg(required = true, value_name = "KEY")]
     keys: Vec<String>,
 }
+
+/// An iteration before which the Verifier has learned something.
+const LATER: u32 = 2;
 
 fn main() -> ExitCode {
     main_with(run)
@@ -44,7 +48,13 @@ fn run(args: &Args) -> anyhow::Result<()> {
     let mut values = serde_json::json!(profile);
     // What follows from several keys and recipes need all the same.
     for role in Role::ALL {
-        values[role.as_str()]["updates"] = profile.num_updates(*role).into();
+        // A profile of two roles may have no section of the third.
+        if let Some(section) = values.get_mut(role.as_str()) {
+            section["updates"] = profile.num_updates(*role).into();
+        }
+    }
+    for phase in Phase::ALL {
+        values["judged"][phase.as_str()] = profile.is_judged(LATER, *phase).into();
     }
     for key in &args.keys {
         let value = key.split('.').try_fold(&values, |at, part| at.get(part));

@@ -108,6 +108,8 @@ pub(crate) fn rollout(sample: PolicySample, role: Role, challenge_id: impl Fn(u6
         completion_tokens: sample.completion.tokens,
         policy_logprobs: sample.completion.policy_logprobs,
         sampler_logprobs: sample.completion.sampler_logprobs,
+        entropy: sample.completion.entropy,
+        self_certainty: sample.completion.self_certainty,
         finish_reason: sample.completion.finish.to_string(),
         completion: sample.text.text,
         is_valid_utf8: sample.text.is_valid_utf8,

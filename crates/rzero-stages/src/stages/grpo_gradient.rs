@@ -5,6 +5,7 @@
 //! for which no part is left writes a table without rows.
 
 use crate::args::{CommonArgs, EXIT_CODES_HELP};
+use crate::checkpoints::role_of;
 use crate::console::Progress;
 use crate::context::StageContext;
 use crate::frame::run_stage;
@@ -14,7 +15,7 @@ use crate::stages::grpo_step::logprobs::complete;
 use crate::stages::grpo_step::plan::{RoleSettings, tell};
 use crate::stages::grpo_step::shared::{GRADIENT, UpdateOfStep, part_name, state_before, tell_if_applied};
 use crate::stages::grpo_step::start::Reading;
-use crate::stages::grpo_step::{role_of, samples, scored_rollouts, step_inputs, stopped};
+use crate::stages::grpo_step::{samples, scored_rollouts, step_inputs, stopped};
 use rzero_model::ModelConfig;
 use rzero_model::tensor_file::{self, Tensor};
 use rzero_schema::tables::GradientSum;
@@ -22,7 +23,7 @@ use rzero_schema::vocab::{FloatType, Phase, Role, Stage};
 use rzero_train::grpo::{GrpoStep, TokenSums, Update, check};
 use std::ops::Range;
 
-/// Make parts of the gradient of one update of the Challenger or the Solver.
+/// Make parts of the gradient of one update of a policy.
 #[derive(Debug, clap::Parser)]
 #[command(name = "grpo-gradient", version, after_help = EXIT_CODES_HELP)]
 pub struct Args {
@@ -39,7 +40,7 @@ pub struct Args {
 /// # Errors
 /// As [`run_stage`]; also when rollouts and labels do not fit one another, or the model does not take them.
 pub fn run(args: &Args) -> anyhow::Result<()> {
-    let mut context = StageContext::new(Stage::GrpoGradient, &args.common, &[Phase::Challenger, Phase::Solver])?;
+    let mut context = StageContext::new(Stage::GrpoGradient, &args.common, &[Phase::Challenger, Phase::Verifier, Phase::Solver])?;
     let role = role_of(context.place.phase);
     let update = UpdateOfStep::resolve(&context, role, args.update)?;
     if tell_if_applied(&context, update, update.number) {
@@ -60,7 +61,7 @@ fn make_parts(
     inputs: &StageInputs<'_>,
     outputs: &mut StageOutputs<'_>,
 ) -> anyhow::Result<()> {
-    let RoleSettings { grpo: settings, length_limit, .. } = RoleSettings::of(context, role);
+    let RoleSettings { grpo: settings, length_limit, .. } = RoleSettings::of(context, role)?;
     let (mut rollouts, scored) = scored_rollouts(context, role, inputs)?;
     let reading = Reading { context, inputs, settings };
     let asked = update.range(rollouts.len(), settings);

@@ -18,9 +18,10 @@ mod write;
 
 use crate::answers::finish_reason;
 use crate::args::{CommonArgs, EXIT_CODES_HELP};
+use crate::checkpoints::role_of;
 use crate::console::Progress;
 use crate::context::StageContext;
-use crate::curricula::with_curricula;
+use crate::curricula::{curriculum_place, with_curricula};
 use crate::exit::StageFailure;
 use crate::frame::run_stage;
 use crate::inputs::StageInputs;
@@ -43,7 +44,7 @@ use start::{Reading, Start};
 use std::time::Instant;
 use write::{write_adapters, write_checkpoint};
 
-/// Make one GRPO step of the Challenger or the Solver.
+/// Make one GRPO step of a policy: Challenger, Verifier or Solver.
 #[derive(Debug, clap::Parser)]
 #[command(name = "grpo-step", version, after_help = EXIT_CODES_HELP)]
 pub struct Args {
@@ -68,7 +69,7 @@ pub struct Args {
 /// # Errors
 /// As [`run_stage`]; also when rollouts and labels do not fit one another, or the update fails.
 pub fn run(args: &Args) -> anyhow::Result<()> {
-    let mut context = StageContext::new(Stage::GrpoStep, &args.common, &[Phase::Challenger, Phase::Solver])?;
+    let mut context = StageContext::new(Stage::GrpoStep, &args.common, &[Phase::Challenger, Phase::Verifier, Phase::Solver])?;
     context.require_unsharded()?;
     let role = role_of(context.place.phase);
     if !args.from_gradients {
@@ -90,11 +91,6 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     if args.drop_gradients && !context.is_dry_run { shared::drop_used(&context, update) } else { Ok(()) }
 }
 
-/// The role that a phase trains.
-pub(crate) fn role_of(phase: Phase) -> Role {
-    if phase == Phase::Challenger { Role::Challenger } else { Role::Solver }
-}
-
 /// What decides a step, however its gradient is made.
 pub(crate) fn step_inputs(context: &StageContext, role: Role) -> anyhow::Result<StageInputs<'_>> {
     let place = context.place.at_update(0);
@@ -105,9 +101,24 @@ pub(crate) fn step_inputs(context: &StageContext, role: Role) -> anyhow::Result<
     if step > 1 {
         inputs = inputs.with_file("optimizer", &context.layout.step_optimizer(Place { step: step - 1, ..place }));
     }
+    with_scored(inputs, context, role)
+}
+
+/// Declares what the rewards of a step follow from.
+fn with_scored<'a>(inputs: StageInputs<'a>, context: &StageContext, role: Role) -> anyhow::Result<StageInputs<'a>> {
+    let place = context.place.at_update(0);
+    let is_judged = context.profile.is_judged(place.iteration, place.phase);
     Ok(match role {
-        Role::Challenger => inputs.with_stage_at(Stage::ChallengeGen, place).with_stage_at(Stage::VoteLabel, place),
-        Role::Solver => with_curricula(inputs.with_stage_at(Stage::SolveSample, place), context)?,
+        Role::Challenger => {
+            let inputs = inputs.with_stage_at(Stage::ChallengeGen, place).with_stage_at(Stage::VoteLabel, place);
+            let memory = curriculum_place(place.iteration.saturating_sub(1));
+            if rewards::remembers(context) { inputs.with_stage_at(Stage::Remember, memory) } else { inputs }
+        }
+        Role::Verifier => inputs.with_stage_at(Stage::Verify, place),
+        Role::Solver => {
+            let inputs = with_curricula(inputs.with_stage_at(Stage::SolveSample, place), context)?;
+            if is_judged { inputs.with_stage_at(Stage::Verify, place) } else { inputs }
+        }
     })
 }
 
@@ -120,6 +131,7 @@ pub(crate) fn scored_rollouts(
     match role {
         Role::Challenger => rewards::challenger(context, inputs),
         Role::Solver => rewards::solver(context, inputs),
+        Role::Verifier => rewards::verifier(context, inputs),
     }
 }
 
@@ -132,7 +144,7 @@ fn step_policy(
 ) -> anyhow::Result<()> {
     let started = Instant::now();
     let profile = &context.profile;
-    let RoleSettings { grpo: settings, length_limit, num_steps, .. } = RoleSettings::of(context, role);
+    let RoleSettings { grpo: settings, length_limit, num_steps, .. } = RoleSettings::of(context, role)?;
     let (mut rollouts, scored) = scored_rollouts(context, role, inputs)?;
     let reward_time = started.elapsed();
 

@@ -67,7 +67,7 @@ const QUESTIONS_AT_ONCE: usize = 1024;
 pub(crate) struct Question {
     pub(crate) row: u64,
     pub(crate) challenge_id: String,
-    text: String,
+    pub(crate) text: String,
     /// The answer that it brings, where it is an anchor.
     answer: Option<String>,
     pub(crate) samples: std::ops::Range<u32>,

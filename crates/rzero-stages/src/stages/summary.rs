@@ -12,7 +12,7 @@ pub(super) mod collect;
 mod json;
 mod judge;
 pub(super) mod scores;
-mod show;
+pub(in crate::stages) mod show;
 #[cfg(test)]
 mod tests;
 

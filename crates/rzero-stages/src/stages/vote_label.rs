@@ -2,13 +2,15 @@
 //!
 //! Reads the `challenges` of challenge-gen and the `rollouts` of solve-sample at the same place; writes `labels`, one row for each
 //! well-formed question of its shard. A question that lacks an answer, or has one too many, stops the stage: an answer that silently
-//! went missing would change the vote.
+//! went missing would change the vote. Where the profile's labeller weighs answers, it reads what it weighs them by beside them: the Solver's
+//! confidence from the rollouts, the Verifier's verdicts from verify.
 //!
 //! Both inputs come in row order and are streamed: some row groups of rollouts are read side by side, only the columns that a vote needs;
 //! what is whole of them is voted on while the labels before are written. Rollouts in another order are refused.
 
 mod answers;
 mod labels;
+mod weights;
 
 use crate::answers::answer_rule;
 use crate::args::{CommonArgs, EXIT_CODES_HELP};
@@ -22,11 +24,12 @@ use crate::questions::{QuestionStream, Questions};
 use answers::{Answers, Run, check_order};
 use labels::{LabelBatch, Labels, NumByStatus};
 use rayon::prelude::*;
-use rzero_algo::vote::{Ballot, vote};
+use rzero_algo::vote::{Ballot, weighted_vote};
 use rzero_io::scan::Piece;
 use rzero_schema::tables::{Label, Rollout};
 use rzero_schema::vocab::{AnswerStatus, LabelSolver, Phase, Stage};
 use std::ops::Range;
+use weights::Weigher;
 
 /// Vote on the Solver's answers: rollouts to pseudo-labels.
 #[derive(Debug, clap::Parser)]
@@ -43,6 +46,8 @@ pub struct Args {
 pub fn run(args: &Args) -> anyhow::Result<()> {
     let context = StageContext::new(Stage::VoteLabel, &args.common, &[Phase::Challenger, Phase::Curriculum])?;
     let inputs = StageInputs::new(&context).with_stage(Stage::ChallengeGen).with_stage(Stage::SolveSample);
+    let is_judged = context.profile.is_judged(context.place.iteration, context.place.phase);
+    let inputs = if is_judged { inputs.with_stage(Stage::Verify) } else { inputs };
     run_stage(&context, inputs, |inputs, outputs| label_shard(&context, inputs, outputs))
 }
 
@@ -57,7 +62,8 @@ fn label_shard(context: &StageContext, inputs: &StageInputs<'_>, outputs: &mut S
     questions.skip_to(rows.start);
     let num_questions = questions.num_rows();
     let may_concern = |piece: &Piece<Rollout>| may_concern(piece, &rows, num_questions);
-    let pieces = inputs.output(Stage::SolveSample)?.scan_where::<Rollout>(&answers::COLUMNS, may_concern)?;
+    let weigher = Weigher::new(context, inputs, &rows)?;
+    let pieces = inputs.output(Stage::SolveSample)?.scan_where::<Rollout>(&weigher.columns(), may_concern)?;
     let progress = Progress::start("reading answers", pieces.iter().map(Piece::num_rows).sum(), "rollouts");
     let mut polls = Polls {
         context,
@@ -65,6 +71,7 @@ fn label_shard(context: &StageContext, inputs: &StageInputs<'_>, outputs: &mut S
         num_first: num_first(context),
         rows,
         questions,
+        weigher,
         started: Answers::default(),
     };
     let mut means = Means::default();
@@ -121,6 +128,7 @@ struct Polls<'a> {
     num_first: Option<usize>,
     rows: Range<u64>,
     questions: QuestionStream,
+    weigher: Weigher,
     /// Answers to the question whose last ones were not read yet.
     started: Answers,
 }
@@ -131,8 +139,11 @@ impl Polls<'_> {
         let rule = answer_rule(&self.context.profile);
         // The last shard also reads what belongs to no question, so as to refuse it.
         let rows = self.rows.start..if self.rows.end == self.questions.num_rows() { u64::MAX } else { self.rows.end };
-        let read: Vec<Answers> =
-            pieces.par_iter().with_max_len(1).map(|piece| Answers::read(piece, &rows, &rule)).collect::<anyhow::Result<_>>()?;
+        let read: Vec<Answers> = pieces
+            .par_iter()
+            .with_max_len(1)
+            .map(|piece| Answers::read(piece, &rows, &rule, self.weigher.confidence()))
+            .collect::<anyhow::Result<_>>()?;
         let mut answers = vec![std::mem::take(&mut self.started)];
         answers.extend(read);
         answers.retain(|answers| answers.first().is_some());
@@ -164,16 +175,19 @@ impl Polls<'_> {
         let mut runs = runs[first..].chunk_by(|left, right| left.row() == right.row()).peekable();
         let mut labels = Labels::default();
         let (mut samples, mut ballots): (Vec<u32>, Vec<Ballot<'_>>) = (Vec::new(), Vec::new());
+        let mut confidences: Vec<Option<f64>> = Vec::new();
         for (at, row) in rows.enumerate() {
             let id = questions.ids.value(at);
             samples.clear();
             ballots.clear();
+            confidences.clear();
             for run in runs.next_if(|runs| runs[0].row() == row).unwrap_or_default() {
                 if run.id() != id || !questions.is_ok(at) {
                     return Err(no_question(run));
                 }
                 samples.extend_from_slice(run.samples());
                 ballots.extend(run.ballots());
+                confidences.extend_from_slice(run.confidences());
             }
             if !questions.is_ok(at) {
                 continue;
@@ -184,10 +198,22 @@ impl Polls<'_> {
                 let message = format!("question {id} has answers [{found}], expected samples 0 to {last}");
                 return Err(stale_rollouts(message).into());
             }
-            labels.add(id, row, questions.texts.value(at), &ballots, &vote(&ballots), self.num_first)?;
+            let verdicts = self.weigher.verdicts(row, &samples);
+            let weights = self.weigher.weights(&ballots, &confidences, verdicts.as_deref());
+            let outcome = weighted_vote(&ballots, weights.as_deref());
+            let score = mean_verdict(&ballots, verdicts.as_deref());
+            labels.add(id, row, questions.texts.value(at), &ballots, &outcome, self.num_first, score)?;
         }
         labels.finish()
     }
+}
+
+/// The mean verdict on the answers that vote, of those that were judged; nothing where none was.
+fn mean_verdict(ballots: &[Ballot<'_>], verdicts: Option<&[Option<f64>]>) -> Option<f64> {
+    let votes =
+        |(ballot, verdict): (&Ballot<'_>, &Option<f64>)| (ballot.status == AnswerStatus::Parsed).then_some(*verdict).flatten();
+    let judged: Vec<f64> = ballots.iter().zip(verdicts?).filter_map(votes).collect();
+    (!judged.is_empty()).then(|| judged.iter().sum::<f64>() / judged.len() as f64)
 }
 
 /// Counts and means of the manifest, taken in row order.

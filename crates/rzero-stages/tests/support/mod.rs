@@ -180,6 +180,8 @@ pub(crate) fn rollout(place: Place, row: u64, sample: u32, text: &str) -> Rollou
         completion_tokens: vec![2],
         policy_logprobs: vec![-0.5],
         sampler_logprobs: vec![-0.5],
+        entropy: None,
+        self_certainty: None,
         finish_reason: finish_reason.to_owned(),
         completion: completion.to_owned(),
         is_valid_utf8: !completion.contains('\u{fffd}'),

@@ -12,6 +12,7 @@ use crate::stages::challenge_gen::{challenge, question_rule};
 use crate::stages::eval::audited::Graders;
 use crate::stages::grpo_step::audited::step_rows;
 use crate::stages::solve_sample::{Question, batch_questions};
+use crate::stages::verify::{RUBRIC, Tally, items, settings_of, with_answers};
 use anyhow::Context;
 use rayon::prelude::*;
 use rzero_io::reader::{read_table, stream_table};
@@ -20,7 +21,7 @@ use rzero_model::tokenizer::Tokenizer;
 use rzero_schema::ids::Place;
 use rzero_schema::manifest::FileRecord;
 use rzero_schema::table::Table;
-use rzero_schema::tables::{Challenge, EvalResult, RewardRow, Rollout, TrainMetrics};
+use rzero_schema::tables::{Challenge, EvalResult, JudgedAnswer, RewardRow, Rollout, TrainMetrics};
 use rzero_schema::vocab::{ChallengeStatus, FinishReason, Phase, Stage};
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -37,6 +38,7 @@ pub(super) fn check(audit: &Audit<'_>, stage: Stage, place: Place, shards: &[&Kn
     let checked = match stage {
         Stage::ChallengeGen => shards.iter().try_for_each(|known| questions(audit, known, findings)),
         Stage::SolveSample => answers(audit, place, shards, findings),
+        Stage::Verify => shards.iter().try_for_each(|known| verdicts(audit, known, findings)),
         Stage::GrpoStep => shards.iter().try_for_each(|known| step(audit, known, findings)),
         Stage::Eval => evaluation(audit, shards, findings),
         _ => Ok(()),
@@ -238,6 +240,22 @@ fn answers(audit: &Audit<'_>, place: Place, shards: &[&KnownShard], findings: &m
         tell(record, shards[0], problem, findings);
     }
     Ok(())
+}
+
+/// Verdicts follow from the answers of the place and from what the Verifier wrote of them.
+fn verdicts(audit: &Audit<'_>, known: &KnownShard, findings: &mut Findings) -> anyhow::Result<()> {
+    let texts = Texts::of(audit, known)?;
+    let mut context = context_of(audit, Stage::Verify, known.place)?;
+    context.shard = known.shard;
+    let inputs = with_answers(StageInputs::new(&context), &context)?.require_all()?;
+    let (settings, mut tally) = (settings_of(&context)?, Tally::default());
+    each_rollouts(audit, known, &texts, findings, |rollouts| {
+        tally.add(rollouts, settings.max_score);
+        Ok(())
+    })?;
+    let rubric = known.manifest.digests.get(RUBRIC).context("its manifest lists no prompt of the Verifier")?;
+    let expected = tally.rows(items(&context, &inputs)?, rubric);
+    tell_rows::<JudgedAnswer>(known, &expected, &rows_of(audit, known)?, findings)
 }
 
 /// Rewards, advantages and figures of a step.

@@ -2,22 +2,17 @@
 
 use super::figures::metrics;
 use super::plan::RoleSettings;
-use super::{learning_rate, role_of, scored_rollouts};
+use super::{learning_rate, scored_rollouts, with_scored};
+use crate::checkpoints::role_of;
 use crate::context::StageContext;
-use crate::curricula::with_curricula;
 use crate::inputs::StageInputs;
 use rzero_schema::tables::{RewardRow, TrainMetrics};
-use rzero_schema::vocab::{Role, Stage};
 use rzero_train::grpo::GrpoMetrics;
 
 /// Rewards, and the figures of a step. Those that only the update itself could tell (loss, divergence, entropy, ...) are taken from `found`.
 pub(crate) fn step_rows(context: &StageContext, found: &TrainMetrics) -> anyhow::Result<(Vec<RewardRow>, TrainMetrics)> {
     let role = role_of(context.place.phase);
-    let inputs = StageInputs::new(context);
-    let inputs = match role {
-        Role::Challenger => inputs.with_stage(Stage::ChallengeGen).with_stage(Stage::VoteLabel),
-        Role::Solver => with_curricula(inputs.with_stage(Stage::SolveSample), context)?,
-    };
+    let inputs = with_scored(StageInputs::new(context), context, role)?;
     let (rollouts, scored) = scored_rollouts(context, role, &inputs.require_all()?)?;
     let figures = GrpoMetrics {
         loss: found.loss,
@@ -33,7 +28,7 @@ pub(crate) fn step_rows(context: &StageContext, found: &TrainMetrics) -> anyhow:
         num_tokens: found.num_completion_tokens,
         num_updates: 0,
     };
-    let learning_rate = learning_rate(context, RoleSettings::of(context, role).grpo);
+    let learning_rate = learning_rate(context, RoleSettings::of(context, role)?.grpo);
     let metrics = metrics(context, &rollouts, &scored, &figures, learning_rate);
     Ok((scored.rows, metrics))
 }

@@ -4,6 +4,7 @@ use crate::console::print_product;
 use crate::context::StageContext;
 use crate::exit::StageFailure;
 use crate::inputs::StageInputs;
+use crate::stages::verify::settings_of;
 use rzero_model::ModelConfig;
 use rzero_schema::profile::GrpoSettings;
 use rzero_schema::tables::Rollout;
@@ -26,9 +27,11 @@ pub(crate) struct RoleSettings<'a> {
 }
 
 impl<'a> RoleSettings<'a> {
-    pub(crate) fn of(context: &'a StageContext, role: Role) -> Self {
+    /// # Errors
+    /// When a Verifier is meant and the profile has none.
+    pub(crate) fn of(context: &'a StageContext, role: Role) -> anyhow::Result<Self> {
         let (challenger, solver) = (&context.profile.challenger, &context.profile.solver);
-        match role {
+        Ok(match role {
             Role::Challenger => Self {
                 grpo: &challenger.grpo,
                 length_limit: challenger.question_sampling.max_tokens,
@@ -41,13 +44,22 @@ impl<'a> RoleSettings<'a> {
                 num_rollouts: solver.num_questions as usize * solver.group_size as usize,
                 num_steps: solver.steps,
             },
-        }
+            Role::Verifier => {
+                let verifier = settings_of(context)?;
+                Self {
+                    grpo: &verifier.grpo,
+                    length_limit: verifier.sampling.max_tokens,
+                    num_rollouts: verifier.num_answers as usize * verifier.group_size as usize,
+                    num_steps: verifier.steps,
+                }
+            }
+        })
     }
 }
 
 /// The memory that a step will take, as far as can be told.
 fn plan(context: &StageContext, role: Role, rollouts: Option<&[Rollout]>) -> anyhow::Result<Option<MemoryPlan>> {
-    let settings = RoleSettings::of(context, role);
+    let settings = RoleSettings::of(context, role)?;
     let Some(config) = sizes(context)? else { return Ok(None) };
     let size = match rollouts {
         Some(rollouts) if !rollouts.is_empty() => {
@@ -63,6 +75,11 @@ fn plan(context: &StageContext, role: Role, rollouts: Option<&[Rollout]>) -> any
             let (prompt, question) = match role {
                 Role::Challenger => (&domain.challenger_prompt, 0),
                 Role::Solver => (&domain.solver_prompt, domain.max_question_chars),
+                // An answer of the Solver stands in the prompt.
+                Role::Verifier => {
+                    let answer = CHARACTERS_A_TOKEN * context.profile.solver.sampling.max_tokens;
+                    (&settings_of(context)?.prompt, domain.max_question_chars + answer)
+                }
             };
             let prompt = std::fs::metadata(context.project_path(prompt)?).map_or(0, |file| file.len() as usize);
             let longest = (prompt + question) / CHARACTERS_A_TOKEN + settings.length_limit;
@@ -94,7 +111,11 @@ fn sizes(context: &StageContext) -> anyhow::Result<Option<ModelConfig>> {
 
 /// Prints the plan of a step.
 pub(crate) fn tell(context: &StageContext, role: Role, inputs: &StageInputs<'_>) -> anyhow::Result<()> {
-    let stage = if role == Role::Challenger { Stage::ChallengeGen } else { Stage::SolveSample };
+    let stage = match role {
+        Role::Challenger => Stage::ChallengeGen,
+        Role::Solver => Stage::SolveSample,
+        Role::Verifier => Stage::Verify,
+    };
     let rollouts = inputs.output(stage).ok().and_then(|output| output.read::<Rollout>().ok());
     let Some(plan) = plan(context, role, rollouts.as_deref())? else {
         print_product(format!("  memory unknown: there is no model in {}", context.profile.model.path));

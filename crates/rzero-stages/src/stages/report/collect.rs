@@ -73,7 +73,7 @@ pub(super) fn read(run: &Path, name: String, mirrors: &MirrorArgs, project_root:
         if let Some(found) = questions::read(&layout, &summary.record.profile, number)? {
             questions.insert(number, found);
         }
-        for training in [&iteration.challenger, &iteration.solver].into_iter().flatten() {
+        for training in [&iteration.challenger, &iteration.solver, &iteration.verifier].into_iter().flatten() {
             let trained: u64 = training.steps.iter().map(|step| step.num_completion_tokens).sum();
             *tokens.entry((number, Stage::GrpoStep.to_string())).or_default() += trained;
         }

@@ -3,7 +3,7 @@
 use super::chart::Chart;
 use super::collect::RunReport;
 use super::differences::differences;
-use super::sections::{costs, labels, learned, origins, questions, scores, training};
+use super::sections::{costs, labels, learned, origins, questions, scores, training, verifier};
 use super::{MARK, chart::number};
 use crate::markdown::{legible, optional_figure, optional_gain};
 use crate::scores::{Figure, Measure};
@@ -109,6 +109,10 @@ pub(super) fn html(runs: &[RunReport]) -> anyhow::Result<String> {
         settings(runs)?,
         origins::section(runs),
     ];
+    if let Some(section) = verifier::section(runs)? {
+        // Behind the training, which it is a part of.
+        sections.insert(5, section);
+    }
     for section in &mut sections {
         section.groups.retain(|group| !(group.charts.is_empty() && group.tables.is_empty() && group.examples.is_empty()));
     }

@@ -7,6 +7,7 @@ pub(super) mod origins;
 pub(super) mod questions;
 pub(super) mod scores;
 pub(super) mod training;
+pub(super) mod verifier;
 
 use super::chart::{Point, Series};
 use super::collect::RunReport;

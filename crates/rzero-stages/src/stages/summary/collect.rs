@@ -3,6 +3,7 @@
 use super::benchmarks::{Line, lines};
 use super::judge::{self, Judged};
 use super::scores::{LabelAccuracy, is_true};
+use crate::judged::figures;
 use crate::run_record::{RunRecord, no_run};
 use crate::scores::{Bootstrap, Evaluation, Figure, Measure};
 use rzero_io::error::IoError;
@@ -12,8 +13,8 @@ use rzero_io::set::StageOutput;
 use rzero_schema::ids::Place;
 use rzero_schema::manifest::Manifest;
 use rzero_schema::profile::{Profile, is_of_experiment};
-use rzero_schema::tables::{CurriculumRow, DroppedRow, EvalResult, LabelCheck, TrainMetrics};
-use rzero_schema::vocab::{ChallengeStatus, DropReason, EvalStyle, Phase, Stage};
+use rzero_schema::tables::{CurriculumRow, DroppedRow, EvalResult, JudgedAnswer, LabelCheck, TrainMetrics};
+use rzero_schema::vocab::{AnswerKind, ChallengeStatus, DropReason, EvalStyle, Phase, Stage};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
@@ -36,6 +37,8 @@ pub(in crate::stages) struct IterationSummary {
     pub(in crate::stages) curriculum: Option<Curriculum>,
     pub(in crate::stages) challenger: Option<Training>,
     pub(in crate::stages) solver: Option<Training>,
+    pub(in crate::stages) verifier: Option<Training>,
+    pub(in crate::stages) probes: Option<Probes>,
     pub(in crate::stages) seconds_by_stage: BTreeMap<String, f64>,
     /// Finished outputs that are expected and not there.
     pub(in crate::stages) missing: Vec<String>,
@@ -95,6 +98,17 @@ pub(in crate::stages) struct Training {
     pub(in crate::stages) steps: Vec<TrainMetrics>,
 }
 
+/// What the Verifier says of the fixed probes, which are the same in every iteration.
+#[derive(Debug)]
+pub(in crate::stages) struct Probes {
+    pub(in crate::stages) num_judged: usize,
+    /// By name: `accuracy`, `score_of_right`, ...
+    pub(in crate::stages) figures: BTreeMap<&'static str, f64>,
+    /// Answers as they were given, of which the Verifier thinks most, and least.
+    pub(in crate::stages) best: Vec<JudgedAnswer>,
+    pub(in crate::stages) worst: Vec<JudgedAnswer>,
+}
+
 /// Reads a run, which goes by the name `run`; of its held-out problems only those whose subject, with its benchmark before it or without,
 /// begins with one of `subjects`, if there are any.
 pub(in crate::stages) fn read_run(run: &Path, layout: &RunLayout, subjects: &[String]) -> anyhow::Result<RunSummary> {
@@ -141,7 +155,7 @@ impl IterationReader<'_> {
         let results = self.open(Stage::Eval, Phase::Eval, 0, &mut missing)?;
         let scores = results.map(|output| self.scores(&output, base, worked_base)).transpose()?.flatten();
         let judged = judge::read(self.layout, self.iteration, self.subjects, self.draws())?;
-        let (mut curriculum, mut challenger, mut solver) = (None, None, None);
+        let (mut curriculum, mut challenger, mut solver, mut verifier) = (None, None, None, None);
         // A Solver that trains on anchors alone has neither Challenger nor curriculum.
         if self.iteration > 0 && self.profile.stability.is_labelled() {
             solver = self.training(Phase::Solver, self.profile.solver.steps, &mut missing)?;
@@ -153,8 +167,17 @@ impl IterationReader<'_> {
             let probe = self.open(Stage::LabelProbe, Phase::Curriculum, 0, noted)?;
             curriculum = filter.map(|output| read_curriculum(&output, probe.as_ref())).transpose()?;
             challenger = self.training(Phase::Challenger, self.profile.challenger.steps, &mut missing)?;
+            if let Some(settings) = self.profile.verifier.as_ref().filter(|_| self.profile.has_verifier()) {
+                verifier = self.training(Phase::Verifier, settings.steps, &mut missing)?;
+            }
             solver = self.training(Phase::Solver, self.profile.solver.steps, &mut missing)?;
         }
+        let is_probed = self.profile.is_judged(self.iteration, Phase::Eval);
+        let probes = if is_probed {
+            self.open(Stage::Verify, Phase::Eval, 0, &mut missing)?.map(|output| probes(&output)).transpose()?
+        } else {
+            None
+        };
         let mut seconds_by_stage: BTreeMap<String, f64> = BTreeMap::new();
         let folder = self.layout.root().join(format!("iter-{:03}", self.iteration));
         for manifest in manifests_below(&folder)? {
@@ -168,6 +191,8 @@ impl IterationReader<'_> {
             curriculum,
             challenger,
             solver,
+            verifier,
+            probes,
             seconds_by_stage,
             missing,
         })
@@ -236,6 +261,17 @@ impl IterationReader<'_> {
 }
 
 const NUM_EXAMPLES: usize = 3;
+
+fn probes(output: &StageOutput) -> anyhow::Result<Probes> {
+    let mut judged = output.read::<JudgedAnswer>()?;
+    let (num_judged, figures) = (judged.len(), figures(&judged).into_iter().collect());
+    judged.retain(|row| row.kind == AnswerKind::Answer.as_str() && row.score.is_some());
+    // By score, then by row: the same choice every time.
+    judged.sort_by(|one, other| other.score.unwrap_or(0.0).total_cmp(&one.score.unwrap_or(0.0)).then(one.row.cmp(&other.row)));
+    let worst = judged.iter().rev().take(NUM_EXAMPLES).cloned().collect();
+    judged.truncate(NUM_EXAMPLES);
+    Ok(Probes { num_judged, figures, best: judged, worst })
+}
 
 fn read_curriculum(output: &StageOutput, probe: Option<&StageOutput>) -> anyhow::Result<Curriculum> {
     let kept = output.read::<CurriculumRow>()?;

@@ -18,6 +18,8 @@ pub(super) fn object(iteration: &IterationSummary, num_samples: u32) -> Value {
     object.insert("judge".to_owned(), judge::object(iteration.judged.as_ref()));
     object.insert("challenger".to_owned(), training(iteration.challenger.as_ref()));
     object.insert("solver".to_owned(), training(iteration.solver.as_ref()));
+    object.insert("verifier".to_owned(), training(iteration.verifier.as_ref()));
+    object.insert("probes".to_owned(), json!(iteration.probes.as_ref().map(|probes| &probes.figures)));
     let seconds: f64 = iteration.seconds_by_stage.values().sum();
     object.insert("seconds".to_owned(), json!(seconds));
     object.insert("seconds_by_stage".to_owned(), json!(iteration.seconds_by_stage));

@@ -43,6 +43,10 @@ pub(super) fn tables(summary: &RunSummary, subjects: &[String]) -> String {
                 .to_owned(),
             training(iterations),
         ),
+        (
+            "Verifier: mean scores of answers that are the same in every iteration, and its training".to_owned(),
+            verifier(iterations),
+        ),
         ("Seconds by stage".to_owned(), seconds(iterations)),
     ];
     for (title, table) in sections {
@@ -216,6 +220,18 @@ fn curricula(iterations: &[IterationSummary]) -> Option<Table> {
     (!table.is_empty()).then_some(table)
 }
 
+/// Reward, divergence and format of a role's training.
+fn cells(training: Option<&Training>) -> [String; 3] {
+    match training {
+        Some(training) => [
+            format!("{:.3} -> {:.3}", training.reward_first, training.reward_last),
+            format!("{:.4}", training.kl_last),
+            format!("{:.0} %", training.format_last),
+        ],
+        None => [ABSENT; 3].map(str::to_owned),
+    }
+}
+
 fn training(iterations: &[IterationSummary]) -> Option<Table> {
     let header = ["iteration", "Challenger reward", "Challenger KL", "well-formed", "Solver reward", "Solver KL", "readable"];
     let mut table = new_table(&header);
@@ -223,17 +239,33 @@ fn training(iterations: &[IterationSummary]) -> Option<Table> {
         if iteration.challenger.is_none() && iteration.solver.is_none() {
             continue;
         }
-        let cells = |training: &Option<Training>| match training {
-            Some(training) => [
-                format!("{:.3} -> {:.3}", training.reward_first, training.reward_last),
-                format!("{:.4}", training.kl_last),
-                format!("{:.0} %", training.format_last),
-            ],
-            None => [ABSENT; 3].map(str::to_owned),
-        };
         let mut row = vec![iteration.iteration.to_string()];
-        row.extend(cells(&iteration.challenger));
-        row.extend(cells(&iteration.solver));
+        row.extend(cells(iteration.challenger.as_ref()));
+        row.extend(cells(iteration.solver.as_ref()));
+        table.add_row(row);
+    }
+    (!table.is_empty()).then_some(table)
+}
+
+/// The names of a probe's figures, and their headings.
+pub(in crate::stages) const PROBES: [(&str, &str); 4] = [
+    ("score_of_right", "right"),
+    ("score_of_wrong", "wrong"),
+    ("score_of_truncated", "cut off"),
+    ("score_of_shuffled", "shuffled"),
+];
+
+fn verifier(iterations: &[IterationSummary]) -> Option<Table> {
+    let mut header = vec!["iteration", "right or wrong, told"];
+    header.extend(PROBES.map(|(_, heading)| heading));
+    header.extend(["reward", "KL", "readable"]);
+    let mut table = new_table(&header);
+    for iteration in iterations.iter().filter(|iteration| iteration.probes.is_some() || iteration.verifier.is_some()) {
+        let figure = |name: &str| iteration.probes.as_ref().and_then(|probes| probes.figures.get(name).copied());
+        let mut row = vec![iteration.iteration.to_string()];
+        row.push(figure("accuracy").map_or_else(|| ABSENT.to_owned(), |share| format!("{:.1} %", 100.0 * share)));
+        row.extend(PROBES.map(|(name, _)| figure(name).map_or_else(|| ABSENT.to_owned(), |score| format!("{score:.2}"))));
+        row.extend(cells(iteration.verifier.as_ref()));
         table.add_row(row);
     }
     (!table.is_empty()).then_some(table)

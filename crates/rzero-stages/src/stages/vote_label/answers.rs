@@ -3,7 +3,7 @@
 use super::stale_rollouts;
 use crate::answers::parse_finish_reason;
 use crate::questions::BATCH_ROWS;
-use arrow::array::{BooleanArray, StringArray, UInt32Array, UInt64Array};
+use arrow::array::{Array, BooleanArray, Float32Array, StringArray, UInt32Array, UInt64Array};
 use rzero_algo::answer::{AnswerRule, answer_form};
 use rzero_algo::vote::Ballot;
 use rzero_io::scan::{Columns, Piece};
@@ -21,6 +21,8 @@ pub(super) struct Answers {
     samples: Vec<u32>,
     statuses: Vec<AnswerStatus>,
     forms: Vec<Range<usize>>,
+    /// How confident the Solver was; nothing where that is not asked or not known.
+    confidences: Vec<Option<f64>>,
     text: String,
 }
 
@@ -41,11 +43,16 @@ pub(super) struct Run<'a> {
 
 impl Answers {
     /// Reads the answers of a row group to questions of these rows.
-    pub(super) fn read(piece: &Piece<Rollout>, rows: &Range<u64>, rule: &AnswerRule) -> anyhow::Result<Self> {
+    pub(super) fn read(
+        piece: &Piece<Rollout>,
+        rows: &Range<u64>,
+        rule: &AnswerRule,
+        confidence: Option<&'static str>,
+    ) -> anyhow::Result<Self> {
         let mut answers = Self::default();
         let mut last = None;
         for columns in piece.open(BATCH_ROWS)? {
-            answers.add(&columns?, rows, rule, &mut last)?;
+            answers.add(&columns?, rows, rule, confidence, &mut last)?;
         }
         Ok(answers)
     }
@@ -55,6 +62,7 @@ impl Answers {
         columns: &Columns,
         rows: &Range<u64>,
         rule: &AnswerRule,
+        confidence: Option<&'static str>,
         last: &mut Option<(u64, u32)>,
     ) -> anyhow::Result<()> {
         let ids = columns.get::<StringArray>("challenge_id")?;
@@ -62,6 +70,7 @@ impl Answers {
         let finish_reasons = columns.get::<StringArray>("finish_reason")?;
         let completions = columns.get::<StringArray>("completion")?;
         let are_valid = columns.get::<BooleanArray>("is_valid_utf8")?;
+        let confidences = confidence.map(|column| columns.get::<Float32Array>(column)).transpose()?;
         for at in 0..columns.num_rows() {
             let (here, id) = ((row[at], sample[at]), ids.value(at));
             check_order(*last, here, id)?;
@@ -79,6 +88,8 @@ impl Answers {
                 self.questions.push(Question { row: here.0, id, first: self.samples.len() });
             }
             self.samples.push(here.1);
+            let known = confidences.as_ref().filter(|column| column.is_valid(at));
+            self.confidences.push(known.map(|column| f64::from(column.value(at))));
             self.statuses.push(form.as_ref().err().copied().unwrap_or(AnswerStatus::Parsed));
             self.forms.push(append(&mut self.text, form.as_deref().unwrap_or_default()));
         }
@@ -107,6 +118,7 @@ impl Answers {
         for at in run.range() {
             self.samples.push(run.answers.samples[at]);
             self.statuses.push(run.answers.statuses[at]);
+            self.confidences.push(run.answers.confidences[at]);
             self.forms.push(append(&mut self.text, &run.answers.text[run.answers.forms[at].clone()]));
         }
     }
@@ -128,6 +140,10 @@ impl<'a> Run<'a> {
 
     pub(super) fn samples(&self) -> &'a [u32] {
         &self.answers.samples[self.range()]
+    }
+
+    pub(super) fn confidences(&self) -> &'a [Option<f64>] {
+        &self.answers.confidences[self.range()]
     }
 
     pub(super) fn ballots(&self) -> impl Iterator<Item = Ballot<'a>> + use<'a> {

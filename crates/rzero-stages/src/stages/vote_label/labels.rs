@@ -26,9 +26,11 @@ pub(super) struct Labels {
     num_truncated: UInt32Builder,
     class_answers: StringBuilder,
     class_counts: UInt32Builder,
+    class_weights: Float64Builder,
     sample_statuses: StringBuilder,
     sample_classes: Int32Builder,
     is_agreed: BooleanBuilder,
+    score: Float64Builder,
     num_classes: Vec<usize>,
     num_ballots: Vec<usize>,
     num_by_status: NumByStatus,
@@ -52,7 +54,9 @@ pub(super) struct Figures {
 }
 
 impl Labels {
-    /// Adds the outcome of the vote on one question, of which the first `num_first` answers are by another Solver than the rest, if any.
+    /// Adds the outcome of the vote on one question, of which the first `num_first` answers are by another Solver than the rest, if any, and
+    /// the mean verdict on its answers.
+    #[allow(clippy::too_many_arguments, reason = "the columns of one row")]
     pub(super) fn add(
         &mut self,
         id: &str,
@@ -61,6 +65,7 @@ impl Labels {
         ballots: &[Ballot<'_>],
         outcome: &VoteOutcome,
         num_first: Option<usize>,
+        score: Option<f64>,
     ) -> anyhow::Result<()> {
         self.challenge_id.append_value(id);
         self.row.append_value(row);
@@ -75,6 +80,7 @@ impl Labels {
         for class in &outcome.classes {
             self.class_answers.append_value(&class.answer);
             self.class_counts.append_value(class.count);
+            self.class_weights.append_value(class.weight);
         }
         for (ballot, class) in ballots.iter().zip(&outcome.class_of_sample) {
             self.sample_statuses.append_value(ballot.status.as_str());
@@ -82,6 +88,7 @@ impl Labels {
             self.sample_classes.append_value(class.map_or(Ok(-1), i32::try_from)?);
         }
         self.is_agreed.append_option(num_first.map(|num_first| outcome.is_agreed(num_first)));
+        self.score.append_option(score);
         self.num_classes.push(outcome.classes.len());
         self.num_ballots.push(ballots.len());
         Ok(())
@@ -107,9 +114,11 @@ impl Labels {
             Arc::new(self.num_truncated.finish()),
             list("class_answers", Arc::new(self.class_answers.finish()), &self.num_classes)?,
             list("class_counts", Arc::new(self.class_counts.finish()), &self.num_classes)?,
+            list("class_weights", Arc::new(self.class_weights.finish()), &self.num_classes)?,
             list("sample_statuses", Arc::new(self.sample_statuses.finish()), &self.num_ballots)?,
             list("sample_classes", Arc::new(self.sample_classes.finish()), &self.num_ballots)?,
             Arc::new(self.is_agreed.finish()),
+            Arc::new(self.score.finish()),
         ];
         Ok(LabelBatch { columns: RecordBatch::try_new(schema, columns)?, figures, num_by_status: self.num_by_status })
     }

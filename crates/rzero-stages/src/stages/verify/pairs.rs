@@ -1,0 +1,103 @@
+//! What the Verifier is trained on in a step: answers to candidates of the curriculum, in pairs to the same question, one that agrees with the
+//! consensus and one that does not, so that the question alone tells nothing; and answers spoilt on purpose.
+
+use super::answers::distinct;
+use super::{Item, settings_of};
+use crate::context::StageContext;
+use crate::curricula::curriculum_place;
+use crate::exit::StageFailure;
+use crate::inputs::StageInputs;
+use rzero_algo::curriculum::step_batch;
+use rzero_algo::seed::{StreamKey, permutation, random_stream, uniform_below};
+use rzero_algo::verdict::{shuffled, truncated};
+use rzero_schema::ids::Place;
+use rzero_schema::tables::{Label, Rollout};
+use rzero_schema::vocab::{AnswerKind, Stage};
+
+/// Least share of the votes that a consensus has.
+const CONSENSUS: f64 = 0.5;
+
+pub(super) fn declare<'a>(inputs: StageInputs<'a>, context: &StageContext) -> StageInputs<'a> {
+    let place = curriculum_place(context.place.iteration);
+    inputs.with_stage_at(Stage::SolveSample, place).with_stage_at(Stage::VoteLabel, place)
+}
+
+/// A question on which the answers differ, and what was answered.
+struct Contest<'a> {
+    label: &'a Label,
+    /// Places in the group of the texts that agree with the consensus, and of those that do not.
+    agreeing: Vec<usize>,
+    differing: Vec<usize>,
+    group: &'a [Rollout],
+}
+
+pub(super) fn items(context: &StageContext, inputs: &StageInputs<'_>) -> anyhow::Result<Vec<Item>> {
+    let settings = settings_of(context)?;
+    let Place { iteration, step, phase, .. } = context.place;
+    let place = curriculum_place(iteration);
+    let labels = inputs.output_at(Stage::VoteLabel, place)?.read::<Label>()?;
+    let rollouts = inputs.output_at(Stage::SolveSample, place)?.read::<Rollout>()?;
+    let contests = contests(context, &labels, &rollouts)?;
+    if contests.is_empty() {
+        let message = format!(
+            "on no question of iteration {iteration} do the answers differ and have a majority: there is nothing to judge"
+        );
+        return Err(StageFailure::input(message)
+            .hint("more samples, or harder questions, differ more (curriculum.num_samples)")
+            .into());
+    }
+    let (num_answers, num_planted) = (settings.num_answers, settings.num_planted());
+    let key = StreamKey { run_seed: context.profile.seed, iteration, phase, step: 0, row: 0, sample: 0 };
+    // One draw a pair, and one for each two that are spoilt.
+    let drawn = step_batch(contests.len(), (num_answers / 2) as usize, step, &key);
+    let mut items = Vec::new();
+    for (index, at) in drawn.into_iter().enumerate() {
+        let contest = &contests[at];
+        let row = 2 * index as u64;
+        let mut stream = random_stream("answer to judge", &StreamKey { step, row, ..key });
+        let mut pick = |places: &[usize]| places[uniform_below(&mut stream, places.len() as u64) as usize];
+        let (agreeing, differing) = (pick(&contest.agreeing), pick(&contest.differing));
+        if row < num_answers - num_planted {
+            items.push(item(row, contest, agreeing, AnswerKind::Answer, contest.group[agreeing].completion.clone(), 1.0));
+            items.push(item(row + 1, contest, differing, AnswerKind::Answer, contest.group[differing].completion.clone(), 0.0));
+        } else {
+            let text = &contest.group[agreeing].completion;
+            let spoilt = shuffled(text, |count| permutation(count, &mut stream));
+            items.push(item(row, contest, agreeing, AnswerKind::Truncated, truncated(text), 0.0));
+            items.push(item(row + 1, contest, agreeing, AnswerKind::Shuffled, spoilt, 0.0));
+        }
+    }
+    let rows = context.shard_rows(num_answers);
+    items.retain(|item| rows.contains(&item.row));
+    Ok(items)
+}
+
+fn item(row: u64, contest: &Contest<'_>, at: usize, kind: AnswerKind, response: String, target: f64) -> Item {
+    Item {
+        row,
+        challenge_id: contest.label.challenge_id.clone(),
+        samples: vec![contest.group[at].sample],
+        kind,
+        question: contest.label.question.clone(),
+        response,
+        target: Some(target),
+    }
+}
+
+fn contests<'a>(context: &StageContext, labels: &'a [Label], rollouts: &'a [Rollout]) -> anyhow::Result<Vec<Contest<'a>>> {
+    let mut groups = rollouts.chunk_by(|one, other| one.row == other.row).peekable();
+    let mut contests = Vec::new();
+    for label in labels {
+        while groups.next_if(|group| group[0].row < label.row).is_some() {}
+        let Some(group) = groups.next_if(|group| group[0].row == label.row) else { continue };
+        if label.vote_share < CONSENSUS || group.len() != label.sample_classes.len() {
+            continue;
+        }
+        let texts: Vec<usize> = distinct(context, group)?.into_keys().collect();
+        let (agreeing, differing): (Vec<usize>, Vec<usize>) = texts.into_iter().partition(|at| label.sample_classes[*at] == 0);
+        if !agreeing.is_empty() && !differing.is_empty() {
+            contests.push(Contest { label, agreeing, differing, group });
+        }
+    }
+    Ok(contests)
+}

@@ -1,0 +1,89 @@
+//! What the answers to a question weigh, by the labeller of the profile.
+
+use super::answers::COLUMNS;
+use crate::context::StageContext;
+use crate::exit::StageFailure;
+use crate::inputs::StageInputs;
+use rzero_algo::labeller;
+use rzero_algo::vote::Ballot;
+use rzero_schema::tables::JudgedAnswer;
+use rzero_schema::vocab::{AnswerStatus, Labeller, Phase, Stage};
+use std::collections::BTreeMap;
+use std::ops::Range;
+
+/// Weighs answers.
+pub(super) struct Weigher {
+    labeller: Labeller,
+    /// Verdicts on samples, by row of the question; none where nobody judged.
+    verdicts: Option<BTreeMap<u64, Vec<(u32, f64)>>>,
+}
+
+impl Weigher {
+    /// Reads the verdicts on answers to questions of these rows, where they are asked for.
+    pub(super) fn new(context: &StageContext, inputs: &StageInputs<'_>, rows: &Range<u64>) -> anyhow::Result<Self> {
+        let (profile, place) = (&context.profile, context.place);
+        let is_judged = profile.is_judged(place.iteration, place.phase);
+        let labeller = match profile.curriculum.labeller {
+            // The Challenger is rewarded by the plain vote.
+            _ if place.phase != Phase::Curriculum => Labeller::Majority,
+            Labeller::VerifierWeighted if !is_judged => Labeller::Majority,
+            labeller => labeller,
+        };
+        if !is_judged {
+            return Ok(Self { labeller, verdicts: None });
+        }
+        let num_samples = u64::from(super::num_samples(context));
+        let mut verdicts: BTreeMap<u64, Vec<(u32, f64)>> = BTreeMap::new();
+        for judged in inputs.output(Stage::Verify)?.read::<JudgedAnswer>()? {
+            let row = judged.row / num_samples;
+            if let (true, Some(score)) = (rows.contains(&row), judged.score) {
+                verdicts.entry(row).or_default().extend(judged.equal_samples.iter().map(|sample| (*sample, score)));
+            }
+        }
+        verdicts.values_mut().for_each(|of_question| of_question.sort_unstable_by_key(|(sample, _)| *sample));
+        let is_twice = |of_question: &Vec<(u32, f64)>| of_question.windows(2).any(|pair| pair[0].0 == pair[1].0);
+        if let Some((row, _)) = verdicts.iter().find(|(_, of_question)| is_twice(of_question)) {
+            let message = format!("an answer to the question in row {row} was judged twice");
+            return Err(StageFailure::input(message).hint("run verify there again").into());
+        }
+        Ok(Self { labeller, verdicts: Some(verdicts) })
+    }
+
+    /// The column of the rollouts that says how confident the Solver was, where that weighs.
+    pub(super) fn confidence(&self) -> Option<&'static str> {
+        match self.labeller {
+            Labeller::SelfCertainty => Some("self_certainty"),
+            Labeller::Entropy => Some("entropy"),
+            Labeller::Majority | Labeller::VerifierWeighted => None,
+        }
+    }
+
+    /// The columns of the rollouts that a vote needs.
+    pub(super) fn columns(&self) -> Vec<&'static str> {
+        COLUMNS.into_iter().chain(self.confidence()).collect()
+    }
+
+    /// The verdicts on the answers to a question, in the order of `samples`; nothing where nobody judged.
+    pub(super) fn verdicts(&self, row: u64, samples: &[u32]) -> Option<Vec<Option<f64>>> {
+        let of_question = self.verdicts.as_ref()?.get(&row).map_or(&[][..], Vec::as_slice);
+        let verdict =
+            |sample: &u32| of_question.binary_search_by_key(sample, |(sample, _)| *sample).ok().map(|at| of_question[at].1);
+        Some(samples.iter().map(verdict).collect())
+    }
+
+    /// The weights of a question's answers; nothing where all weigh the same.
+    pub(super) fn weights(
+        &self,
+        ballots: &[Ballot<'_>],
+        confidences: &[Option<f64>],
+        verdicts: Option<&[Option<f64>]>,
+    ) -> Option<Vec<f64>> {
+        let figures = match self.labeller {
+            Labeller::Majority => return None,
+            Labeller::SelfCertainty | Labeller::Entropy => confidences,
+            Labeller::VerifierWeighted => verdicts?,
+        };
+        let votes: Vec<bool> = ballots.iter().map(|ballot| ballot.status == AnswerStatus::Parsed).collect();
+        labeller::weights(self.labeller, figures, &votes)
+    }
+}

@@ -1,0 +1,148 @@
+//! The third role on runs of the `smoke` profile: what it is shown, what it says, what it learns from and what its verdicts decide; and how votes
+//! are weighed by it or by the Solver's own confidence. The audit derives all of it again.
+
+use crate::stability::run;
+use rzero_algo::verdict::verifier_reward;
+use rzero_io::layout::RunLayout;
+use rzero_io::set::StageOutput;
+use rzero_schema::ids::Place;
+use rzero_schema::table::Table;
+use rzero_schema::tables::{JudgedAnswer, Label, RewardRow, Rollout};
+use rzero_schema::vocab::{Phase, Stage};
+use std::collections::{BTreeMap, BTreeSet};
+use std::process::Command;
+
+const CURRICULUM: Place = Place::new(2, Phase::Curriculum, 0);
+
+fn rows<T: Table>(layout: &RunLayout, stage: Stage, place: Place) -> Vec<T> {
+    StageOutput::open(layout, stage, place).unwrap().read().unwrap()
+}
+
+#[test]
+fn three_roles_evolve_in_one_loop() {
+    let folder = tempfile::tempdir().unwrap();
+    let layout = run(&folder.path().join("run"), "roles=3;curriculum.labeller=verifier_weighted");
+    // A step's batch: pairs to one question, one answer with the consensus and one against it, then what was spoilt.
+    let place = Place::new(1, Phase::Verifier, 1);
+    let judged: Vec<JudgedAnswer> = rows(&layout, Stage::Verify, place);
+    let labels: BTreeMap<String, Label> = rows::<Label>(&layout, Stage::VoteLabel, Place::new(1, Phase::Curriculum, 0))
+        .into_iter()
+        .map(|label| (label.challenge_id.clone(), label))
+        .collect();
+    let kinds: Vec<&str> = judged.iter().map(|row| row.kind.as_str()).collect();
+    assert_eq!(kinds, ["answer", "answer", "answer", "answer", "answer", "answer", "truncated", "shuffled"]);
+    for pair in judged.chunks(2) {
+        assert_eq!(pair[0].challenge_id, pair[1].challenge_id);
+        let class = |row: &JudgedAnswer| labels[&row.challenge_id].sample_classes[row.sample as usize];
+        let targets = pair.iter().map(|row| row.target).collect::<Vec<_>>();
+        if pair[0].kind == "answer" {
+            assert_eq!((targets, class(&pair[0]) == 0, class(&pair[1]) == 0), (vec![Some(1.0), Some(0.0)], true, false));
+        } else {
+            assert_eq!(targets, [Some(0.0), Some(0.0)]);
+        }
+    }
+    let rewards: Vec<RewardRow> = rows(&layout, Stage::GrpoStep, place);
+    let by_row: BTreeMap<u64, &JudgedAnswer> = judged.iter().map(|row| (row.row, row)).collect();
+    assert_eq!(rewards.len(), 8 * 4);
+    for reward in &rewards {
+        let target = by_row[&reward.row].target.unwrap();
+        let score = reward.answer.as_ref().map(|score| score.parse().unwrap());
+        assert_eq!((reward.reward, reward.role.as_str()), (verifier_reward(score, target), "verifier"));
+    }
+    // In iteration 1 it has learned nothing, so all votes weigh the same; then an answer weighs as much as its verdicts.
+    assert!(!layout.stage_folder(Stage::Verify, Place::new(1, Phase::Curriculum, 0)).exists());
+    assert!(labels.values().all(|label| label.class_weights.iter().zip(&label.class_counts).all(|(w, c)| *w == f64::from(*c))));
+    let weighed: Vec<Label> = rows(&layout, Stage::VoteLabel, CURRICULUM);
+    let scores: BTreeMap<(String, u32), f64> = rows::<JudgedAnswer>(&layout, Stage::Verify, CURRICULUM)
+        .iter()
+        .flat_map(|row| row.equal_samples.iter().filter_map(|sample| Some(((row.challenge_id.clone(), *sample), row.score?))))
+        .collect();
+    let mut num_weighed = 0;
+    for label in &weighed {
+        let score = |sample: usize| scores.get(&(label.challenge_id.clone(), sample as u32)).copied();
+        let all: f64 = (0..label.sample_classes.len()).filter(|at| label.sample_classes[*at] >= 0).filter_map(score).sum();
+        for (class, weight) in label.class_weights.iter().enumerate() {
+            let of_class = (0..label.sample_classes.len()).filter(|at| label.sample_classes[*at] == class as i32);
+            let sum: f64 = of_class.filter_map(score).sum();
+            let expected = if all > 0.0 { f64::from(label.num_parsed) * sum / all } else { f64::from(label.class_counts[class]) };
+            assert!((weight - expected).abs() < 1e-9, "{label:?}");
+            num_weighed += usize::from((weight - f64::from(label.class_counts[class])).abs() > 1e-9);
+        }
+    }
+    assert!(num_weighed > 0);
+    // The fixed probes are the same in every iteration.
+    let probes = |iteration| -> Vec<(String, String, Option<f64>)> {
+        let rows = rows::<JudgedAnswer>(&layout, Stage::Verify, Place::new(iteration, Phase::Eval, 0));
+        rows.into_iter().map(|row| (row.verdict_id, row.response, row.target)).collect()
+    };
+    assert!(!probes(0).is_empty() && probes(0) == probes(1) && probes(1) == probes(2));
+    let summary = Command::new(env!("CARGO_BIN_EXE_summary")).arg(layout.root()).output().unwrap();
+    let text = String::from_utf8(summary.stdout).unwrap();
+    assert!(text.contains("Verifier: mean scores") && text.contains("shuffled"), "{text}");
+}
+
+#[test]
+fn verdicts_reward_the_solver_and_the_challenger() {
+    let folder = tempfile::tempdir().unwrap();
+    let settings =
+        "roles=3;solver.reward=verdict;challenger.reward=verdicts;verifier.length_penalty=0.5;verifier.copy_penalty=0.25";
+    let layout = run(&folder.path().join("run"), settings);
+    let place = Place::new(1, Phase::Solver, 1);
+    let scores: BTreeMap<(String, u32), Option<f64>> = rows::<JudgedAnswer>(&layout, Stage::Verify, place)
+        .iter()
+        .flat_map(|row| row.equal_samples.iter().map(|sample| ((row.challenge_id.clone(), *sample), row.score)))
+        .collect();
+    let rollouts: Vec<Rollout> = rows(&layout, Stage::SolveSample, place);
+    let mut lengths = BTreeSet::new();
+    for (row, rollout) in rows::<RewardRow>(&layout, Stage::GrpoStep, place).iter().zip(&rollouts) {
+        let verdict = scores.get(&(row.challenge_id.clone(), row.sample)).copied().flatten();
+        assert_eq!(row.verdict, verdict);
+        // An answer that cannot be read is not judged and earns nothing; a long one earns less.
+        let Some(verdict) = verdict else {
+            assert_eq!(row.reward, 0.0);
+            continue;
+        };
+        lengths.insert(rollout.completion_tokens.len());
+        assert!(row.reward < verdict && row.reward >= verdict - 0.75, "{row:?}");
+    }
+    assert!(lengths.len() > 1);
+    let challenged = Place::new(2, Phase::Challenger, 1);
+    let labels: BTreeMap<String, Label> = rows::<Label>(&layout, Stage::VoteLabel, challenged)
+        .into_iter()
+        .map(|label| (label.challenge_id.clone(), label))
+        .collect();
+    let mut num_spread = 0;
+    for row in rows::<RewardRow>(&layout, Stage::GrpoStep, challenged) {
+        let Some(label) = labels.get(&row.challenge_id) else { continue };
+        let uncertainty = 1.0 - 2.0 * (label.score.unwrap_or(0.0) - 0.5).abs();
+        assert!((row.uncertainty.unwrap() - uncertainty).abs() < 1e-12);
+        num_spread += usize::from(uncertainty > 0.0);
+    }
+    assert!(num_spread > 0);
+}
+
+#[test]
+fn confidence_weighs_votes_by_rank() {
+    let folder = tempfile::tempdir().unwrap();
+    for labeller in ["self_certainty", "entropy"] {
+        let layout = run(&folder.path().join(labeller), &format!("curriculum.labeller={labeller}"));
+        let rollouts: Vec<Rollout> = rows(&layout, Stage::SolveSample, CURRICULUM);
+        let labels: Vec<Label> = rows(&layout, Stage::VoteLabel, CURRICULUM);
+        for label in &labels {
+            let answers: Vec<&Rollout> = rollouts.iter().filter(|rollout| rollout.challenge_id == label.challenge_id).collect();
+            let confidence = |at: usize| match labeller {
+                "entropy" => -answers[at].entropy.unwrap(),
+                _ => answers[at].self_certainty.unwrap(),
+            };
+            // Of two classes of one vote each, the surer answer's is the heavier.
+            let lone = |class: usize| label.sample_classes.iter().position(|of| *of == class as i32).unwrap();
+            let lone: Vec<usize> = (0..label.class_counts.len()).filter(|at| label.class_counts[*at] == 1).map(lone).collect();
+            for pair in lone.windows(2) {
+                assert!(confidence(pair[0]) >= confidence(pair[1]), "{label:?}");
+            }
+            let sum: f64 = label.class_weights.iter().sum();
+            assert!((sum - f64::from(label.num_parsed)).abs() < 1e-9);
+        }
+        assert!(rollouts.iter().all(|rollout| rollout.entropy.unwrap() < 64f32.ln() && rollout.self_certainty.unwrap() > 0.0));
+    }
+}

@@ -142,4 +142,4 @@ check:
         exit 1
     fi
     {{ without_run }} cargo clippy --release --workspace --all-targets -- --deny warnings
-    {{ without_run }} cargo run --release --quiet --package rzero-stages --bin export-schemas -- --check
+    {{ without_run }} cargo run --release --quiet --bin export-schemas -- --check

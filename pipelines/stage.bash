@@ -72,13 +72,11 @@ sharded() {
     done
 }
 
-# judged --iteration 1 --phase curriculum: the Verifier, where its verdicts decide something. It has learned nothing yet when the votes of
-# iteration 1 are counted.
+# judged --iteration 1 --phase curriculum: the Verifier, where its verdicts decide something.
 judged() {
-    local phase=$4
-    [[ $(profile_get "judged.$phase") == true ]] || return 0
-    [[ $2 != 1 || ($phase != challenger && $phase != curriculum) ]] || return 0
-    sharded verify "$@"
+    local from
+    from=$(profile_get "judged.$4")
+    ((from < 0 || $2 < from)) || sharded verify "$@"
 }
 
 # update_policy --iteration 1 --phase solver --step 2: the last stage of a training step, in one process, or shared out.

@@ -82,7 +82,7 @@ fn fails(what: &str, mut command: Command, exit: i32, named: &str, folder: &Path
 }
 
 fn told(output: &Output) -> String {
-    String::from_utf8_lossy(&output.stderr).into_owned() + &String::from_utf8_lossy(&output.stdout)
+    String::from_utf8_lossy(&output.stderr).into_owned() + String::from_utf8_lossy(&output.stdout).as_ref()
 }
 
 /// What can be wrong with a table, as its bytes.

@@ -59,8 +59,8 @@ fn write_items(path: &Path, items: &[EvalItem]) {
 }
 
 const BENCHMARKS: &str = r#"eval.benchmarks=[
-    { name = "spoken", solver_prompt = "pipelines/prompts/tiny/spoken.jinja", extraction = "last", is_gold_rounded = false },
-    { name = "choices", solver_prompt = "pipelines/prompts/tiny/solver.jinja", extraction = "box", is_gold_rounded = false }]"#;
+    { name = "spoken", solver_prompt = "pipelines/domains/arithmetic/spoken.jinja", extraction = "last", is_gold_rounded = false },
+    { name = "choices", solver_prompt = "pipelines/domains/arithmetic/solver.jinja", extraction = "box", is_gold_rounded = false }]"#;
 const GROUPS: &str =
     r#"eval.groups=[{ name = "both", members = ["sums", "spoken"] }, { name = "all", members = ["both", "proofs"] }]"#;
 

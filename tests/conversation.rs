@@ -11,7 +11,7 @@ use std::process::Command;
 const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");
 const PLACE: Place = Place::new(1, Phase::Challenger, 1);
 
-/// What the texts of `pipelines/prompts/tiny` say, in turns.
+/// What the texts of `pipelines/domains/arithmetic` say, in turns.
 const TEMPLATE: &str = "\
 {{ bos_token }}
 {%- for message in messages %}

@@ -30,7 +30,7 @@ fn what_is_typed_wrong_is_told_before_anything_is_built() {
     for (arguments, expected) in [
         (
             ["profile=nope", "iterate"].as_slice(),
-            "choose one of: octothinker-3b paper qwen3-4b-base smoke smollm2 smollm2-lora tiny",
+            "choose one of: octothinker-3b paper products qwen3-4b-base smoke smollm2 smollm2-lora tiny",
         ),
         (&["profile=tiny-base", "iterate"], "no profile of a run is called `tiny-base`"),
         (&["profile=smoke", "iterate", "03"], "`03` is no number of iterations"),

@@ -8,6 +8,7 @@
 //! | `ablate.rs` | a matrix of settings and seeds, and its table |
 //! | `stability.rs` | what is to keep the loop from collapsing, and labelled training, by what stands in the rows |
 //! | `verifier.rs` | the third role: what it is shown, says, learns from and decides |
+//! | `domains.rs` | domains as folders: programs that an interpreter labels, texts that the Verifier judges |
 //! | `remote.rs` | completions by a server: rows, retries, resuming, hostile replies |
 //! | `schedulers.rs` | jobs for Kubernetes, AWS Batch, PBS and LSF, as `just render-job` prints them |
 //! | `shared_step.rs` | a training step shared among processes: the same bytes, and what becomes of missing or foreign parts |
@@ -38,6 +39,7 @@ mod benchmarks;
 mod conversation;
 mod dag;
 mod dataset;
+mod domains;
 mod hostile_model;
 mod just;
 #[cfg(feature = "fetch")]

@@ -153,14 +153,14 @@ fn labelled(folder: &Path) -> String {
 fn anchors_stand_beside_the_challengers_questions_or_in_their_place() {
     let folder = tempfile::tempdir().unwrap();
     let anchors = labelled(folder.path());
-    let layout = run(&folder.path().join("mixed"), &format!("stability.anchors={anchors};stability.anchor_share=0.25"));
+    let layout = run(&folder.path().join("mixed"), &format!("domain.anchors={anchors};stability.anchor_share=0.25"));
     for (iteration, step) in [(1, 1), (2, 2)] {
         let rows = rewards(&layout, iteration, step);
         let asked: BTreeMap<u64, &str> = rows.iter().map(|row| (row.group, row.challenge_id.as_str())).collect();
         assert_eq!(asked.values().filter(|id| id.starts_with("anchor:ladder-5/")).count(), 1, "{asked:?}");
     }
     // Alone, they are all that is asked, and nobody writes questions.
-    let settings = format!("stability.anchors={anchors};stability.anchor_share=1");
+    let settings = format!("domain.anchors={anchors};stability.anchor_share=1");
     let layout = run(&folder.path().join("gold"), &settings);
     let rows = rewards(&layout, 2, 1);
     assert!(rows.iter().all(|row| row.challenge_id.starts_with("anchor:") && row.vote_share == Some(1.0)));
@@ -173,7 +173,7 @@ fn shown_answers_become_more_likely_and_are_in_the_tables() {
     let folder = tempfile::tempdir().unwrap();
     let anchors = labelled(folder.path());
     let settings = format!(
-        "stability.anchors={anchors};stability.anchor_share=1;solver.objective=sft;solver.num_questions=18;\
+        "domain.anchors={anchors};stability.anchor_share=1;solver.objective=sft;solver.num_questions=18;\
          solver.steps=6;solver.grpo.learning_rate=3e-3;solver.grpo.kl_coef=0"
     );
     let layout = run(&folder.path().join("run"), &settings);

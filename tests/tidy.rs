@@ -112,6 +112,11 @@ fn words_that_must_not_stay_are_gone() {
     assert!(broken.is_empty(), "{}", broken.join("\n"));
 }
 
+/// The `domain.toml` of a folder.
+fn domain(folder: &str) -> Result<String, String> {
+    std::fs::read_to_string(root().join(folder).join("domain.toml")).map_err(|error| error.to_string())
+}
+
 #[test]
 fn every_profile_parses_and_names_files_that_exist() {
     let folder = root().join("pipelines/profiles");
@@ -123,7 +128,7 @@ fn every_profile_parses_and_names_files_that_exist() {
             let profile = PretrainProfile::from_toml(&text).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
             (profile.name, vec![profile.challenger_prompt, profile.solver_prompt])
         } else {
-            let profile = Profile::from_toml(&text, &[]).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+            let profile = Profile::from_toml(&text, &[], domain).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
             // Other models and benchmarks are fetched or imported, and no part of this project.
             if ["tiny", "smoke"].contains(&stem.as_str()) {
                 let model = root().join(&profile.model.path);
@@ -135,8 +140,13 @@ fn every_profile_parses_and_names_files_that_exist() {
                     assert!(path.is_file(), "{stem} needs {}, which is not there", path.display());
                 }
             }
-            let settings =
-                [&profile.judge.prompt, &profile.probe.prompt, &profile.domain.challenger_prompt, &profile.domain.solver_prompt];
+            let settings = [
+                &profile.judge.prompt,
+                &profile.probe.prompt,
+                &profile.domain.challenger_prompt,
+                &profile.domain.solver_prompt,
+                &profile.domain.verifier_prompt,
+            ];
             let own = profile.eval.benchmarks.iter().map(|benchmark| &benchmark.solver_prompt);
             (profile.name.clone(), settings.into_iter().chain(own).cloned().collect())
         };
@@ -147,7 +157,10 @@ fn every_profile_parses_and_names_files_that_exist() {
         names.push(stem);
     }
     names.sort();
-    assert_eq!(names, ["octothinker-3b", "paper", "qwen3-4b-base", "smoke", "smollm2", "smollm2-lora", "tiny", "tiny-base"]);
+    assert_eq!(
+        names,
+        ["octothinker-3b", "paper", "products", "qwen3-4b-base", "smoke", "smollm2", "smollm2-lora", "tiny", "tiny-base"]
+    );
 }
 
 /// Every matrix parses, and each of its cells is something else that its profile understands. Cells of one name are the same run.
@@ -161,7 +174,7 @@ fn every_cell_of_an_ablation_is_a_setting_of_its_profile() {
         let mut profiles: Vec<Profile> = Vec::new();
         for cell in &ablation.cells {
             let changed =
-                Profile::from_toml(&profile, &cell.set).unwrap_or_else(|error| panic!("{name}, {}: {error}", cell.name));
+                Profile::from_toml(&profile, &cell.set, domain).unwrap_or_else(|error| panic!("{name}, {}: {error}", cell.name));
             assert!(!profiles.contains(&changed), "{name}: {} is another cell once more", cell.name);
             let known = by_name.entry(cell.name.clone()).or_insert_with(|| changed.clone());
             assert!(*known == changed, "{name}: another matrix has a cell {} that is not this one", cell.name);
@@ -175,7 +188,7 @@ fn every_cell_of_an_ablation_is_a_setting_of_its_profile() {
 #[test]
 fn prompts_of_the_embedded_model_end_where_their_last_token_ends() {
     for name in ["challenger", "solver", "spoken"] {
-        let path = root().join(format!("pipelines/prompts/tiny/{name}.jinja"));
+        let path = root().join(format!("pipelines/domains/arithmetic/{name}.jinja"));
         assert!(read(&path).ends_with('>'), "{} ends with white space", path.display());
     }
 }

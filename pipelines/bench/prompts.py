@@ -1,4 +1,4 @@
-"""The questions of the workload: 200 sums in words, put into the Solver's conversation of pipelines/prompts/words/solver.toml.
+"""The questions of the workload: 200 sums in words, put into the Solver's conversation of pipelines/domains/words/solver.toml.
 
 The same on every machine. `conversation` writes what `decode render` turns into token ids by the model's own chat template.
 """

@@ -75,7 +75,7 @@ class Bench:
 
     def render_prompts(self) -> None:
         conversation = self.cache / "conversation.json"
-        prompts.conversation(ROOT / "pipelines/prompts/words/solver.toml", conversation, 200)
+        prompts.conversation(ROOT / "pipelines/domains/words/solver.toml", conversation, 200)
         command = [self.words["decode"], "render", "--model", str(self.model), "--file", str(conversation)]
         text = subprocess.run(command, check=True, capture_output=True, text=True).stdout
         measure.write_whole(self.cache / "prompts.json", text)

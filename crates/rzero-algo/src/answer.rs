@@ -6,9 +6,10 @@ mod extract;
 
 pub use extract::{BOX_OPEN, extract_answer, extract_boxed};
 
-use crate::arithmetic;
+use crate::choice::read_choice;
+use crate::domain::is_question;
 use crate::normalize::{canonical_form, is_canonical_integer, literal_number};
-use rzero_schema::vocab::{AnswerStatus, ChallengeStatus, DomainKind, Extraction, FinishReason};
+use rzero_schema::vocab::{AnswerForm, AnswerStatus, ChallengeStatus, Extraction, FinishReason, QuestionKind};
 use std::borrow::Cow;
 
 /// How a question begins.
@@ -19,8 +20,8 @@ pub const QUESTION_CLOSE: &str = "</question>";
 /// What counts as an answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AnswerRule {
-    /// Whether answers are numbers only (arithmetic, words) or any text.
-    pub kind: DomainKind,
+    /// What an answer is.
+    pub form: AnswerForm,
     /// Longest answer, in characters.
     pub max_chars: usize,
     /// Where it is looked for.
@@ -56,27 +57,50 @@ pub fn answer_form<'a>(completion: &'a str, finish: FinishReason, rule: &AnswerR
     if finish == FinishReason::Length {
         return Err(AnswerStatus::Truncated);
     }
+    match rule.form {
+        AnswerForm::Rubric => return text_form(completion.trim(), rule.max_chars),
+        AnswerForm::Choice => {
+            let letter = read_choice(completion, &ANY_CHOICE, rule.extraction)?;
+            return Ok(letter.to_string().into());
+        }
+        AnswerForm::Number | AnswerForm::Maths | AnswerForm::Exact => {}
+    }
     let content = extract_answer(completion, rule.extraction)?;
+    if rule.form == AnswerForm::Exact {
+        return text_form(content.trim(), rule.max_chars);
+    }
     if content.len() <= rule.max_chars && is_canonical_integer(&content) {
         return Ok(content);
     }
-    match rule.kind {
-        DomainKind::Text => canonical_form(&content, rule.max_chars).map(|form| form.to_string().into()),
+    match rule.form {
         // Where every answer is a number, words and unfinished sums are no answers.
-        DomainKind::Arithmetic | DomainKind::Words => {
-            literal_number(&content, rule.max_chars).map(|number| number.to_string().into())
-        }
+        AnswerForm::Number => literal_number(&content, rule.max_chars).map(|number| number.to_string().into()),
+        _ => canonical_form(&content, rule.max_chars).map(|form| form.to_string().into()),
     }
+}
+
+/// Letters that may be chosen where the question itself names the options.
+const ANY_CHOICE: [String; 26] = [const { String::new() }; 26];
+
+/// The form of a text that is the same as another only where it is letter by letter.
+fn text_form<'a>(text: &str, max_chars: usize) -> Result<Cow<'a, str>, AnswerStatus> {
+    if text.is_empty() {
+        return Err(AnswerStatus::EmptyBox);
+    }
+    if text.chars().nth(max_chars).is_some() {
+        return Err(AnswerStatus::AnswerTooLong);
+    }
+    Ok(format!("text:{text}").into())
 }
 
 /// What a domain asks of a question.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct QuestionRule {
-    /// The domain.
-    pub kind: DomainKind,
+    /// What counts as one.
+    pub kind: QuestionKind,
     /// Longest question, in characters.
     pub max_question_chars: usize,
-    /// Least number of operators; asked in the arithmetic domain only.
+    /// Least number of operators; asked of expressions only.
     pub min_operators: u32,
 }
 
@@ -125,13 +149,7 @@ pub fn well_formed_challenge(
     let Ok(proposed_answer) = extract_boxed(&completion[after..]) else {
         return Err(ChallengeStatus::NoBoxedAnswer);
     };
-    let is_in_domain = match domain.kind {
-        DomainKind::Arithmetic => {
-            arithmetic::parse(question).is_some_and(|expression| expression.num_operators() >= domain.min_operators)
-        }
-        DomainKind::Words | DomainKind::Text => true,
-    };
-    if !is_in_domain {
+    if !is_question(question, domain.kind, domain.min_operators) {
         return Err(ChallengeStatus::NotInDomain);
     }
     Ok(Challenge { question: question.to_owned(), proposed_answer: proposed_answer.to_owned() })
@@ -142,23 +160,37 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    const TEXT: QuestionRule = QuestionRule { kind: DomainKind::Text, max_question_chars: 60, min_operators: 0 };
-    const ARITHMETIC: QuestionRule = QuestionRule { kind: DomainKind::Arithmetic, max_question_chars: 26, min_operators: 1 };
+    const TEXT: QuestionRule = QuestionRule { kind: QuestionKind::Text, max_question_chars: 60, min_operators: 0 };
+    const ARITHMETIC: QuestionRule = QuestionRule { kind: QuestionKind::Expression, max_question_chars: 26, min_operators: 1 };
 
     fn challenge(completion: &str, rule: &QuestionRule) -> Result<Challenge, ChallengeStatus> {
         well_formed_challenge(completion, FinishReason::Stop, rule)
     }
 
     #[test]
+    fn a_domain_says_what_an_answer_is() {
+        let read = |form, completion: &str| {
+            let rule = AnswerRule { form, max_chars: 20, extraction: Extraction::Box };
+            answer_form(completion, FinishReason::Stop, &rule).map(Cow::into_owned)
+        };
+        assert_eq!(read(AnswerForm::Exact, r"so \boxed{ Blue  Whale }").as_deref(), Ok("text:Blue  Whale"));
+        assert_eq!(read(AnswerForm::Choice, r"it is \boxed{(c)}").as_deref(), Ok("C"));
+        assert_eq!(read(AnswerForm::Choice, r"\boxed{maybe}"), Err(AnswerStatus::NotReadable));
+        assert_eq!(read(AnswerForm::Rubric, " A lamp that lasts. ").as_deref(), Ok("text:A lamp that lasts."));
+        assert_eq!(read(AnswerForm::Rubric, "  "), Err(AnswerStatus::EmptyBox));
+        assert_eq!(read(AnswerForm::Rubric, "more than twenty characters"), Err(AnswerStatus::AnswerTooLong));
+    }
+
+    #[test]
     fn words_do_not_vote_where_answers_are_numbers() {
-        let arithmetic = AnswerRule { kind: DomainKind::Arithmetic, max_chars: 100, extraction: Extraction::Box };
+        let arithmetic = AnswerRule { form: AnswerForm::Number, max_chars: 100, extraction: Extraction::Box };
         let read = |text| read_answer(text, FinishReason::Stop, &arithmetic);
         assert_eq!(read(r"\boxed{3+4}").status, AnswerStatus::NotReadable);
         assert_eq!(read(r"\boxed{-7}").answer.as_deref(), Some("-7"));
     }
 
     fn rule(max_chars: usize) -> AnswerRule {
-        AnswerRule { kind: DomainKind::Text, max_chars, extraction: Extraction::Box }
+        AnswerRule { form: AnswerForm::Maths, max_chars, extraction: Extraction::Box }
     }
 
     #[test]
@@ -265,12 +297,12 @@ mod tests {
         #[test]
         fn whole_numbers_are_read_as_by_the_readers_of_numbers_and_of_forms(text in "-?0{0,2}[0-9]{1,20}(\\.0)?") {
             let completion = format!("\\boxed{{{text}}}");
-            for kind in [DomainKind::Arithmetic, DomainKind::Text] {
-                let slowly = match kind {
-                    DomainKind::Text => canonical_form(&text, 12).map(|form| form.to_string()),
+            for form in [AnswerForm::Number, AnswerForm::Maths] {
+                let slowly = match form {
+                    AnswerForm::Maths => canonical_form(&text, 12).map(|form| form.to_string()),
                     _ => literal_number(&text, 12).map(|number| number.to_string()),
                 };
-                let rule = AnswerRule { kind, max_chars: 12, extraction: Extraction::Box };
+                let rule = AnswerRule { form, max_chars: 12, extraction: Extraction::Box };
                 let read = answer_form(&completion, FinishReason::Stop, &rule).map(Cow::into_owned);
                 prop_assert_eq!(read, slowly);
             }

@@ -17,7 +17,7 @@ use rzero_schema::vocab::Labeller;
 #[must_use]
 pub fn weights(labeller: Labeller, figures: &[Option<f64>], votes: &[bool]) -> Option<Vec<f64>> {
     match labeller {
-        Labeller::Majority => None,
+        Labeller::Majority | Labeller::Executor => None,
         Labeller::SelfCertainty => Some(by_rank(figures, votes)),
         Labeller::Entropy => Some(by_rank(&figures.iter().map(|figure| figure.map(|figure| -figure)).collect::<Vec<_>>(), votes)),
         Labeller::VerifierWeighted => {

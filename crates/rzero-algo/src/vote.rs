@@ -13,7 +13,7 @@
 //! 5. No special cases: an answer may have one character, be 0, or hold any word, and it votes.
 //! 6. Beyond the label: margin, entropy, parse failures, truncations and every class with its count are kept.
 
-use crate::equivalence::classes;
+use crate::equivalence::{classes, equivalent};
 use rzero_schema::vocab::AnswerStatus;
 use std::collections::BTreeMap;
 
@@ -71,6 +71,36 @@ impl VoteOutcome {
             part.iter().flatten().for_each(|class| counts[*class as usize] += 1);
             counts.first().is_some_and(|most| *most > 0 && counts.iter().all(|count| count <= most))
         })
+    }
+}
+
+impl VoteOutcome {
+    /// The same answers under a label that is known from elsewhere, as a canonical form: its class comes first, with no vote where nobody gave it;
+    /// vote share and margin are its own, so that a margin may be negative. Without a form there is no label.
+    #[must_use]
+    pub fn with_label(mut self, form: Option<&str>) -> Self {
+        let Some(form) = form else {
+            let classes = std::mem::take(&mut self.classes);
+            return Self { pseudo_label: None, vote_share: 0.0, margin: 0.0, classes, ..self };
+        };
+        let at = self.classes.iter().position(|class| equivalent(&class.answer, form)).unwrap_or_else(|| {
+            self.classes.push(AnswerClass { answer: form.to_owned(), count: 0, weight: 0.0 });
+            self.classes.len() - 1
+        });
+        self.classes[..=at].rotate_right(1);
+        for class in self.class_of_sample.iter_mut().flatten() {
+            *class = match (*class as usize).cmp(&at) {
+                std::cmp::Ordering::Less => *class + 1,
+                std::cmp::Ordering::Equal => 0,
+                std::cmp::Ordering::Greater => *class,
+            };
+        }
+        let others = self.classes[1..].iter().map(|class| class.weight).fold(0.0, f64::max);
+        let share = |weight: f64| if self.num_samples == 0 { 0.0 } else { weight / f64::from(self.num_samples) };
+        self.vote_share = share(self.classes[0].weight);
+        self.margin = share(self.classes[0].weight - others);
+        self.pseudo_label = Some(self.classes[0].answer.clone());
+        self
     }
 }
 
@@ -188,6 +218,21 @@ mod tests {
             let outcome = weighted_vote(&ballots, Some(&equal));
             assert_eq!((outcome.pseudo_label.as_deref(), outcome.vote_share), (Some("7"), 0.5), "{equal:?}");
         }
+    }
+
+    #[test]
+    fn a_label_from_elsewhere_comes_first_and_has_its_own_share() {
+        let outcome = || vote(&[parsed("7"), parsed("8"), parsed("8"), NO_BOX, parsed("9")]);
+        let known = outcome().with_label(Some("9"));
+        let classes: Vec<(&str, u32)> = known.classes.iter().map(|class| (class.answer.as_str(), class.count)).collect();
+        assert_eq!(classes, [("9", 1), ("8", 2), ("7", 1)]);
+        assert_eq!(known.class_of_sample, [Some(2), Some(1), Some(1), None, Some(0)]);
+        assert_eq!((known.pseudo_label.as_deref(), known.vote_share, known.margin), (Some("9"), 0.2, -0.2));
+        let nobody = outcome().with_label(Some("5"));
+        assert_eq!((nobody.pseudo_label.as_deref(), nobody.vote_share, nobody.classes.len()), (Some("5"), 0.0, 4));
+        assert_eq!(nobody.class_of_sample[1], Some(1));
+        assert_eq!(outcome().with_label(None).pseudo_label, None);
+        assert_eq!(outcome().with_label(Some("8")), outcome());
     }
 
     #[test]

@@ -142,7 +142,7 @@ fn headers_a_date_and_trimmed_contents() {
         format!("<|begin|>{system}{}", turn("user", "2+2?<|eot|>"))
     };
     let prompt = headed.render(&messages, &RenderOptions::default()).unwrap();
-    assert_eq!(prompt, expected("26 Jul 2024", "Add.") + &turn("assistant", ""));
+    assert_eq!(prompt, expected("26 Jul 2024", "Add.") + turn("assistant", "").as_str());
     let date = Date::new(2026, 11, 5);
     let dated = headed.render(&messages[1..], &RenderOptions { date, ..ending(Ending::Closed) }).unwrap();
     assert_eq!(dated, expected("05 Nov 2026", ""));
@@ -152,7 +152,7 @@ fn headers_a_date_and_trimmed_contents() {
     // This template trims: the space behind the answer's beginning is gone, and so it is in what the model reads.
     let begun = [messages[1].clone(), assistant("It is ")];
     let begun = headed.render(&begun, &ending(Ending::ContinueFinalMessage)).unwrap();
-    assert_eq!(begun, expected("26 Jul 2024", "") + &turn("assistant", "It is"));
+    assert_eq!(begun, expected("26 Jul 2024", "") + turn("assistant", "It is").as_str());
     let error = headed.render(&[user("a"), user("b")], &RenderOptions::default()).unwrap_err();
     let told = error.to_string();
     assert!(matches!(error, ModelError::ChatTemplate { .. }) && told.contains("model/chat_template.jinja"), "{told}");
@@ -167,7 +167,7 @@ fn thoughts_are_cut_from_answers_before_the_last_question() {
         [user("1+1?"), assistant("<think>\nhm\n</think>\n\n2"), user("2+2?"), assistant("<think>\n\nhm\n</think>\n\n4")];
     let closed = thinking.render(&messages, &ending(Ending::Closed)).unwrap();
     let before = [turn("user", "1+1?"), turn("assistant", "2"), turn("user", "2+2?")].concat();
-    assert_eq!(closed, before.clone() + &turn("assistant", "<think>\nhm\n</think>\n\n4"));
+    assert_eq!(closed, before.clone() + turn("assistant", "<think>\nhm\n</think>\n\n4").as_str());
     let silent = RenderOptions { arguments: vec![("enable_thinking".to_owned(), json!(false))], ..RenderOptions::default() };
     assert_eq!(thinking.render(&messages[..3], &RenderOptions::default()).unwrap(), before.clone() + "<|im_start|>assistant\n");
     let opened = "<|im_start|>assistant\n<think>\n\n</think>\n\n";

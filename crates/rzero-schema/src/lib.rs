@@ -5,6 +5,7 @@
 
 pub mod ablation;
 pub mod cluster_profile;
+mod domain_profile;
 pub mod evaluation_profile;
 pub mod ids;
 pub mod manifest;

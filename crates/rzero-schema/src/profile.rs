@@ -4,12 +4,13 @@
 //! the file is read into these types, so an override is checked like the file itself. [`Profile::check`] refuses numbers without sense.
 
 pub use crate::cluster_profile::{ClusterSettings, TaskResources};
+use crate::domain_profile::with_domain;
 pub use crate::evaluation_profile::{BenchmarkSettings, EvalSettings, GroupSettings, JudgeSettings, ProbeSettings};
 pub use crate::stability_profile::StabilitySettings;
 pub use crate::verifier_profile::VerifierSettings;
 use crate::vocab::{
-    BleuTokens, DomainKind, FloatType, LabelSolver, Labeller, LoraTarget, LossNormalization, Objective, RewardVariant, Role,
-    SolverReward, StartFrom, WeightFormat,
+    AnswerForm, BleuTokens, Evaluator, FloatType, LabelSolver, Labeller, LoraTarget, LossNormalization, Objective, QuestionKind,
+    RewardVariant, Role, SolverReward, StartFrom, WeightFormat,
 };
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -37,6 +38,14 @@ pub enum ProfileError {
         value: String,
         /// What is allowed.
         expected: &'static str,
+    },
+    /// The folder of a domain that cannot be used.
+    #[error("domain {folder}: {problem}")]
+    Domain {
+        /// The folder as the profile names it.
+        folder: String,
+        /// What is wrong with it.
+        problem: String,
     },
 }
 
@@ -104,11 +113,18 @@ pub struct LoraSettings {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct DomainSettings {
-    /// Which rules questions obey.
-    pub kind: DomainKind,
+    /// Folder of the domain, relative to the project's root: its `domain.toml` says what this section does not, and paths of prompts there
+    /// are relative to it. Empty: this section says all.
+    pub folder: String,
+    /// What counts as a question.
+    pub questions: QuestionKind,
+    /// What counts as an answer.
+    pub answers: AnswerForm,
+    /// What knows the true answers.
+    pub evaluator: Evaluator,
     /// Longest question, in characters.
     pub max_question_chars: usize,
-    /// Least number of operators of a question (arithmetic only).
+    /// Least number of operators of a question (of expressions only).
     pub min_operators: u32,
     /// Longest answer that is read, in characters.
     pub max_answer_chars: usize,
@@ -116,6 +132,10 @@ pub struct DomainSettings {
     pub challenger_prompt: String,
     /// Prompt template of the Solver.
     pub solver_prompt: String,
+    /// Prompt template of the Verifier, of `question` and `response`: the rubric.
+    pub verifier_prompt: String,
+    /// Questions with answers from outside, a Parquet file of `eval_items`; empty: none, as in the paper (R-Few: a few anchors).
+    pub anchors: String,
     /// Text with which a completion that works in steps begins; empty where there is no such sign.
     pub worked_prefix: String,
 }
@@ -286,11 +306,17 @@ pub struct SolverSettings {
 }
 
 impl Profile {
-    /// Reads a profile, applying overrides of the form `solver.grpo.kl_coef=0` first.
+    /// Reads a profile, applying overrides of the form `solver.grpo.kl_coef=0` first. `domain` reads the `domain.toml` of a folder, and is asked where
+    /// the profile names one and leaves something to it.
     ///
     /// # Errors
-    /// When the text is no profile, an override names a key that is not there, or a number is out of range.
-    pub fn from_toml(text: &str, overrides: &[String]) -> Result<Self, ProfileError> {
+    /// When the text is no profile, the domain cannot be read, an override names a key that is not there, or a number is out of range.
+    pub fn from_toml(
+        text: &str,
+        overrides: &[String],
+        domain: impl FnOnce(&str) -> Result<String, String>,
+    ) -> Result<Self, ProfileError> {
+        let text = &with_domain(text, overrides, domain)?;
         // The file itself is read first, so that an error in it shows its own line.
         let mut profile: Self = toml::from_str(text)?;
         if !overrides.is_empty() {
@@ -379,6 +405,7 @@ impl Profile {
         self.solver.sampling.check()?;
         self.stability.check()?;
         self.check_verifier()?;
+        self.domain.check(self)?;
         let is_fed = self.solver.objective == Objective::Grpo || self.stability.is_labelled();
         range("solver.objective", self.solver.objective, |_| is_fed, "grpo, or stability.anchor_share = 1")?;
         let is_split = self.stability.label_solver == LabelSolver::Both;
@@ -444,7 +471,7 @@ pub(crate) fn range<T: Copy + std::fmt::Display>(
 }
 
 /// Replaces one existing key. The value is read as TOML, and as a bare word where it is none.
-fn apply_override(table: &mut toml::Table, setting: &str) -> Result<(), ProfileError> {
+pub(crate) fn apply_override(table: &mut toml::Table, setting: &str) -> Result<(), ProfileError> {
     let refuse = |problem: String| ProfileError::Override { setting: setting.to_owned(), problem };
     let (path, value) = setting.split_once('=').ok_or_else(|| refuse("is not of the form key=value".to_owned()))?;
     let mut keys: Vec<&str> = path.trim().split('.').collect();

@@ -20,8 +20,6 @@ pub struct StabilitySettings {
     /// Which Solvers answer the candidates of the curriculum: another than the one in training makes mistakes of its own, so the vote is less of
     /// an echo (Co-rewarding).
     pub label_solver: LabelSolver,
-    /// Questions with answers from outside, a Parquet file of `eval_items`; empty: none, as in the paper (R-Few: a few anchors).
-    pub anchors: String,
     /// Share of a Solver step's questions that are anchors, with their true answers as labels; rounded to whole questions. With 1 the
     /// Solver trains on nothing else, and needs no Challenger and no curriculum: GRPO on gold labels.
     pub anchor_share: f64,
@@ -31,9 +29,7 @@ impl StabilitySettings {
     pub(crate) fn check(&self) -> Result<(), ProfileError> {
         range("stability.replay_share", self.replay_share, |v| (0.0..1.0).contains(&v), "at least 0 and less than 1")?;
         range("stability.memory_weight", self.memory_weight, |v| v >= 0.0 && v.is_finite(), "0 or more")?;
-        let has_anchors = !self.anchors.is_empty();
-        let is_allowed = |v| if has_anchors { (0.0..=1.0).contains(&v) } else { v == 0.0 };
-        range("stability.anchor_share", self.anchor_share, is_allowed, "from 0 to 1, and 0 without stability.anchors")?;
+        range("stability.anchor_share", self.anchor_share, |v| (0.0..=1.0).contains(&v), "from 0 to 1")?;
         let sum = self.replay_share + self.anchor_share;
         let is_whole = self.anchor_share == 1.0 && self.replay_share == 0.0;
         range("stability.replay_share + anchor_share", sum, |v| v < 1.0 || is_whole, "less than 1, or anchor_share alone 1")
@@ -83,22 +79,15 @@ fn share_of(share: f64, num_questions: u64) -> u64 {
 mod tests {
     use super::*;
 
-    fn settings(replay_share: f64, anchor_share: f64, anchors: &str) -> StabilitySettings {
+    fn settings(replay_share: f64, anchor_share: f64) -> StabilitySettings {
         let label_solver = LabelSolver::Newest;
-        StabilitySettings {
-            weigh_by_votes: false,
-            replay_share,
-            memory_weight: 0.0,
-            label_solver,
-            anchors: anchors.to_owned(),
-            anchor_share,
-        }
+        StabilitySettings { weigh_by_votes: false, replay_share, memory_weight: 0.0, label_solver, anchor_share }
     }
 
     #[test]
     fn a_step_has_at_least_one_new_question_unless_it_has_anchors_alone() {
         let parts = |replay, anchors| {
-            let settings = settings(replay, anchors, "a.parquet");
+            let settings = settings(replay, anchors);
             (settings.num_replayed(4), settings.num_anchors(4), settings.check().is_ok())
         };
         assert_eq!(parts(0.5, 0.25), (2, 1, true));
@@ -107,6 +96,6 @@ mod tests {
         assert_eq!(parts(0.99, 0.0), (3, 0, true));
         assert!(!parts(0.5, 0.5).2);
         assert!(!parts(0.1, 1.0).2);
-        assert!(settings(0.0, 0.5, "").check().is_err());
+        assert!(settings(0.0, 1.5).check().is_err());
     }
 }

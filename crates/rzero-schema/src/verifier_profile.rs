@@ -1,7 +1,7 @@
 //! The profile's `[verifier]` section: the third role, which judges answers. It is trained and asked where `roles = 3`.
 
 use crate::profile::{GrpoSettings, Profile, ProfileError, SamplingSettings, range};
-use crate::vocab::{Labeller, Phase, RewardVariant, SolverReward, StartFrom};
+use crate::vocab::{AnswerForm, Labeller, Phase, RewardVariant, SolverReward, StartFrom};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -9,8 +9,6 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct VerifierSettings {
-    /// Prompt template, of `question` and `response`: the rubric.
-    pub prompt: String,
     /// The highest score. A verdict is a whole number from 0 to it, in a box, or alone where the prompt opens the box.
     pub max_score: u32,
     /// GRPO steps an iteration.
@@ -73,6 +71,8 @@ impl Profile {
         let has_learned = iteration > 1;
         self.has_verifier()
             && match phase {
+                // Without a consensus there is nothing else to count.
+                Phase::Challenger | Phase::Curriculum if self.domain.answers == AnswerForm::Rubric => true,
                 Phase::Challenger => has_learned && self.challenger.reward == RewardVariant::Verdicts,
                 Phase::Curriculum => has_learned && self.curriculum.labeller == Labeller::VerifierWeighted,
                 Phase::Verifier => true,

@@ -111,7 +111,7 @@ fn repeat(small: &Path, large: &Path, num_questions: u64) {
     let (completions, challenges) = (written.read::<Rollout>().unwrap(), written.read::<Challenge>().unwrap());
     let answers = StageOutput::open(&layout, Stage::SolveSample, PLACE).unwrap().read::<Rollout>().unwrap();
     let model = root().join("data/models/tiny");
-    let prompts = root().join("pipelines/prompts/tiny");
+    let prompts = root().join("pipelines/domains/arithmetic");
     // As many of a round as there are still questions, moved to where the round begins.
     let rounds = || (0..num_questions).step_by(SMALL as usize);
     let moved = |rows: &[Rollout], start: u64| -> Vec<Rollout> {

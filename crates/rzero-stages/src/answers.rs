@@ -9,7 +9,7 @@ use rzero_schema::vocab::{AnswerStatus, Extraction, FinishReason};
 /// What counts as an answer where labels and rewards come from it: what stands in a box, and nothing else.
 #[must_use]
 pub fn answer_rule(profile: &Profile) -> AnswerRule {
-    AnswerRule { kind: profile.domain.kind, max_chars: profile.domain.max_answer_chars, extraction: Extraction::Box }
+    AnswerRule { form: profile.domain.answers, max_chars: profile.domain.max_answer_chars, extraction: Extraction::Box }
 }
 
 /// Reads the answer of a rollout.

@@ -68,7 +68,7 @@ impl StageContext {
         let layout = args.mirrors.layout_of(&args.run)?;
         let overrides: Vec<String> =
             args.overrides.iter().map(|text| text.trim().to_owned()).filter(|text| !text.is_empty()).collect();
-        let profile = resolve_profile(&layout, args.profile.as_deref(), &overrides)?;
+        let profile = resolve_profile(&layout, args.profile.as_deref(), &overrides, args.project_root.as_deref())?;
         let place = resolve_place(stage, args, phases, &profile)?;
         let shard = resolve_shard(args)?;
         RunRecord::new(&profile).check(&layout)?;
@@ -177,7 +177,12 @@ pub fn build() -> Build {
     }
 }
 
-fn resolve_profile(layout: &RunLayout, path: Option<&Path>, overrides: &[String]) -> anyhow::Result<Profile> {
+fn resolve_profile(
+    layout: &RunLayout,
+    path: Option<&Path>,
+    overrides: &[String],
+    root: Option<&Path>,
+) -> anyhow::Result<Profile> {
     let (text, source) = match path {
         Some(path) => {
             let text = std::fs::read_to_string(path).map_err(|error| {
@@ -200,7 +205,24 @@ fn resolve_profile(layout: &RunLayout, path: Option<&Path>, overrides: &[String]
             (text, layout.shown(&layout.run_record()))
         }
     };
-    Profile::from_toml(&text, overrides).with_context(|| format!("cannot use profile {}", source.display()))
+    parse_profile(&text, overrides, root).with_context(|| format!("cannot use profile {}", source.display()))
+}
+
+/// Reads a profile, and the folder of its domain in the project.
+///
+/// # Errors
+/// As [`Profile::from_toml`].
+pub fn parse_profile(text: &str, overrides: &[String], root: Option<&Path>) -> anyhow::Result<Profile> {
+    let domain = |folder: &str| {
+        let path = if Path::new(folder).is_absolute() {
+            Ok(PathBuf::from(folder))
+        } else {
+            project_root(root).map(|root| root.join(folder))
+        };
+        let path = path.map_err(|error| format!("{error:#}"))?.join("domain.toml");
+        std::fs::read_to_string(&path).map_err(|error| format!("cannot read {}: {error}", path.display()))
+    };
+    Ok(Profile::from_toml(text, overrides, domain)?)
 }
 
 fn resolve_place(stage: Stage, args: &CommonArgs, phases: &[Phase], profile: &Profile) -> anyhow::Result<Place> {

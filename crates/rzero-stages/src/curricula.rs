@@ -57,7 +57,7 @@ pub(crate) fn with_curricula<'a>(inputs: StageInputs<'a>, context: &StageContext
     if shares.anchors == 0 {
         return Ok(inputs);
     }
-    Ok(inputs.with_file(ANCHORS, &context.project_path(&context.profile.stability.anchors)?))
+    Ok(inputs.with_file(ANCHORS, &context.project_path(&context.profile.domain.anchors)?))
 }
 
 /// Every question that a Solver step may draw.
@@ -92,7 +92,7 @@ impl Curricula {
             for item in read_items_of(path)? {
                 let anchor = anchor(context, &item).map_err(|problem| {
                     let message = format!("{}: `{}` cannot be an anchor: {problem}", path.display(), item.item_id);
-                    StageFailure::input(message).hint("take it out of the file that stability.anchors names")
+                    StageFailure::input(message).hint("take it out of the file that domain.anchors names")
                 })?;
                 rows.push(anchor);
                 answers.push(item.answer);

@@ -1,9 +1,9 @@
 //! `profile-get KEY...`: values of a profile, overrides applied, one a line. Recipes ask it how many steps a phase has.
 
 use anyhow::Context;
-use rzero_schema::profile::Profile;
 use rzero_schema::vocab::{Phase, Role};
 use rzero_stages::console::print_product;
+use rzero_stages::context::parse_profile;
 use rzero_stages::exit::{StageFailure, main_with};
 use serde_json::Value;
 use std::path::PathBuf;
@@ -25,13 +25,10 @@ struct Args {
     overrides: Vec<String>,
 
     /// Dotted keys, for example challenger.steps; also solver.updates and its like, the optimiser updates of a step, and judged.solver and its
-    /// like, whether verdicts decide something in a phase of iterations after the first
+    /// like, the iteration from which verdicts decide something in a phase, or -1
     #[arg(required = true, value_name = "KEY")]
     keys: Vec<String>,
 }
-
-/// An iteration before which the Verifier has learned something.
-const LATER: u32 = 2;
 
 fn main() -> ExitCode {
     main_with(run)
@@ -44,7 +41,7 @@ fn run(args: &Args) -> anyhow::Result<()> {
     })?;
     let overrides: Vec<String> =
         args.overrides.iter().map(|text| text.trim().to_owned()).filter(|text| !text.is_empty()).collect();
-    let profile = Profile::from_toml(&text, &overrides).with_context(|| format!("cannot use profile {name}"))?;
+    let profile = parse_profile(&text, &overrides, None).with_context(|| format!("cannot use profile {name}"))?;
     let mut values = serde_json::json!(profile);
     // What follows from several keys and recipes need all the same.
     for role in Role::ALL {
@@ -54,7 +51,8 @@ fn run(args: &Args) -> anyhow::Result<()> {
         }
     }
     for phase in Phase::ALL {
-        values["judged"][phase.as_str()] = profile.is_judged(LATER, *phase).into();
+        let first = (0..=2).find(|iteration| profile.is_judged(*iteration, *phase));
+        values["judged"][phase.as_str()] = first.map_or(-1, i64::from).into();
     }
     for key in &args.keys {
         let value = key.split('.').try_fold(&values, |at, part| at.get(part));

@@ -119,7 +119,7 @@ pub(crate) fn rollout(sample: PolicySample, role: Role, challenge_id: impl Fn(u6
 /// What counts as a question in the profile's domain.
 pub(crate) fn question_rule(profile: &Profile) -> QuestionRule {
     QuestionRule {
-        kind: profile.domain.kind,
+        kind: profile.domain.questions,
         max_question_chars: profile.domain.max_question_chars,
         min_operators: profile.domain.min_operators,
     }

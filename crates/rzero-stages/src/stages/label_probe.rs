@@ -20,7 +20,7 @@ use crate::exit::StageFailure;
 use crate::frame::run_stage;
 use crate::inputs::StageInputs;
 use crate::outputs::StageOutputs;
-use rzero_algo::arithmetic::true_answer;
+use rzero_algo::domain::true_answer;
 use rzero_algo::equivalence::{GradeOptions, grade};
 use rzero_algo::score::wilson;
 use rzero_io::manifest::read_manifest;
@@ -138,7 +138,8 @@ fn probe(context: &StageContext, inputs: &StageInputs<'_>, outputs: &mut StageOu
     let rows = drawn(context, inputs.output(Stage::Filter)?.read()?);
     let truths = match context.profile.probe.truth {
         TruthSource::Exact => {
-            let evaluate = |row: &CurriculumRow| true_answer(&row.question).ok_or("no_exact_answer");
+            let evaluator = context.profile.domain.evaluator;
+            let evaluate = |row: &CurriculumRow| true_answer(evaluator, &row.question).ok_or("no_exact_answer");
             rows.iter().map(|row| Truth { answer: evaluate(row), judge_reply: None }).collect()
         }
         TruthSource::Human => form::read(inputs.path("truths")?, &rows)?

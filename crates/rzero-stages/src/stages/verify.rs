@@ -104,7 +104,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     };
     let inputs = StageInputs::new(&context)
         .with_checkpoint("verifier", &checkpoint)
-        .with_file(RUBRIC, &context.project_path(&settings.prompt)?);
+        .with_file(RUBRIC, &context.project_path(&context.profile.domain.verifier_prompt)?);
     let inputs = backend.declare(with_answers(inputs, &context)?);
     run_stage(&context, inputs, |inputs, outputs| judge_answers(&context, settings, &backend, inputs, outputs))
 }

@@ -199,21 +199,23 @@ impl Polls<'_> {
                 return Err(stale_rollouts(message).into());
             }
             let verdicts = self.weigher.verdicts(row, &samples);
+            let judged = voting_verdicts(&ballots, verdicts.as_deref());
+            let score = (!judged.is_empty()).then(|| judged.iter().sum::<f64>() / judged.len() as f64);
+            let best = judged.iter().copied().fold(0.0, f64::max);
             let weights = self.weigher.weights(&ballots, &confidences, verdicts.as_deref());
             let outcome = weighted_vote(&ballots, weights.as_deref());
-            let score = mean_verdict(&ballots, verdicts.as_deref());
+            let outcome = self.weigher.judged(outcome, questions.texts.value(at), score, best);
             labels.add(id, row, questions.texts.value(at), &ballots, &outcome, self.num_first, score)?;
         }
         labels.finish()
     }
 }
 
-/// The mean verdict on the answers that vote, of those that were judged; nothing where none was.
-fn mean_verdict(ballots: &[Ballot<'_>], verdicts: Option<&[Option<f64>]>) -> Option<f64> {
+/// The verdicts on the answers that vote, of those that were judged.
+fn voting_verdicts(ballots: &[Ballot<'_>], verdicts: Option<&[Option<f64>]>) -> Vec<f64> {
     let votes =
         |(ballot, verdict): (&Ballot<'_>, &Option<f64>)| (ballot.status == AnswerStatus::Parsed).then_some(*verdict).flatten();
-    let judged: Vec<f64> = ballots.iter().zip(verdicts?).filter_map(votes).collect();
-    (!judged.is_empty()).then(|| judged.iter().sum::<f64>() / judged.len() as f64)
+    ballots.iter().zip(verdicts.unwrap_or_default()).filter_map(votes).collect()
 }
 
 /// Counts and means of the manifest, taken in row order.

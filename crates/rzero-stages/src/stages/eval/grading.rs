@@ -13,7 +13,7 @@ use rzero_algo::choice::{gold_letter, read_choice};
 use rzero_algo::equivalence::{GradeOptions, grade};
 use rzero_schema::profile::Profile;
 use rzero_schema::tables::EvalItem;
-use rzero_schema::vocab::{AnswerStatus, DomainKind, Extraction, FinishReason, GradeReason, Verdict};
+use rzero_schema::vocab::{AnswerForm, AnswerStatus, Extraction, FinishReason, GradeReason, Verdict};
 
 /// How the completions of one benchmark are read and graded.
 #[derive(Debug, Clone)]
@@ -50,9 +50,9 @@ impl GradingRule {
                 options: GradeOptions { is_gold_rounded: settings.is_gold_rounded },
             },
             None => {
-                let (kind, extraction) = (profile.domain.kind, profile.eval.extraction);
-                let numbers = AnswerRule { kind, max_chars: profile.domain.max_answer_chars, extraction };
-                Self { numbers: (kind != DomainKind::Text).then_some(numbers), extraction, options: GradeOptions::default() }
+                let (form, extraction) = (profile.domain.answers, profile.eval.extraction);
+                let numbers = AnswerRule { form, max_chars: profile.domain.max_answer_chars, extraction };
+                Self { numbers: (form == AnswerForm::Number).then_some(numbers), extraction, options: GradeOptions::default() }
             }
         }
     }
@@ -107,7 +107,8 @@ mod tests {
 
     fn profile(setting: &[&str]) -> Profile {
         let overrides: Vec<String> = setting.iter().map(|text| (*text).to_owned()).collect();
-        Profile::from_toml(include_str!("../../../../../pipelines/profiles/smoke.toml"), &overrides).unwrap()
+        let domain = |_: &str| Ok(include_str!("../../../../../pipelines/domains/arithmetic/domain.toml").to_owned());
+        Profile::from_toml(include_str!("../../../../../pipelines/profiles/smoke.toml"), &overrides, domain).unwrap()
     }
 
     fn item(benchmark: &str, answer: &str, options: &[&str]) -> EvalItem {

@@ -2,7 +2,7 @@
 
 use crate::context::project_root;
 use crate::exit::StageFailure;
-use rzero_algo::arithmetic::true_answer;
+use rzero_algo::domain::true_answer;
 use rzero_io::layout::RunLayout;
 use rzero_io::set::StageOutput;
 use rzero_model::tokenizer::Tokenizer;
@@ -10,7 +10,7 @@ use rzero_schema::ids::{ChallengeId, Place};
 use rzero_schema::profile::Profile;
 use rzero_schema::table::Table;
 use rzero_schema::tables::{Challenge, CurriculumRow, DroppedRow, Label, LabelCheck, RewardRow, Rollout};
-use rzero_schema::vocab::{DomainKind, Phase, Stage};
+use rzero_schema::vocab::{Phase, Stage};
 use serde::Serialize;
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -225,14 +225,14 @@ impl Reader<'_> {
         };
         let label = self.rows(Stage::VoteLabel, id, |row: &Label| row.challenge_id == text)?.pop();
         let answers: Vec<Rollout> = self.rows(Stage::SolveSample, id, |row: &Rollout| row.challenge_id == text)?;
-        let is_exact = self.profile.domain.kind != DomainKind::Text;
+        let evaluator = self.profile.domain.evaluator;
         Ok(Life {
             written_by: self.writer_of(Stage::ChallengeGen, id)?,
             prompt: self.prompt(id, &rollout)?,
             completion: rollout.completion,
             finish_reason: rollout.finish_reason,
             challenge_status: challenge.challenge_status,
-            true_answer: challenge.question.as_deref().filter(|_| is_exact).and_then(true_answer),
+            true_answer: challenge.question.as_deref().and_then(|question| true_answer(evaluator, question)),
             question: challenge.question,
             proposed_answer: challenge.proposed_answer,
             answers: answers.into_iter().map(|rollout| answer(rollout, label.as_ref())).collect(),

@@ -78,7 +78,7 @@ fn plan(context: &StageContext, role: Role, rollouts: Option<&[Rollout]>) -> any
                 // An answer of the Solver stands in the prompt.
                 Role::Verifier => {
                     let answer = CHARACTERS_A_TOKEN * context.profile.solver.sampling.max_tokens;
-                    (&settings_of(context)?.prompt, domain.max_question_chars + answer)
+                    (&domain.verifier_prompt, domain.max_question_chars + answer)
                 }
             };
             let prompt = std::fs::metadata(context.project_path(prompt)?).map_or(0, |file| file.len() as usize);

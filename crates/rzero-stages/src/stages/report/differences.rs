@@ -8,6 +8,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 /// The paper's figures, as they stood when this binary was built.
 const PAPER: &str = include_str!("../../../../../pipelines/profiles/paper.toml");
+/// What its domain says.
+const DOMAIN: &str = include_str!("../../../../../pipelines/domains/text/domain.toml");
 
 /// A setting that is not the paper's in some run.
 #[derive(Debug, PartialEq, Eq, Serialize)]
@@ -20,9 +22,13 @@ pub(super) struct Difference {
     pub(super) among_runs: bool,
 }
 
+fn paper(overrides: &[String]) -> anyhow::Result<Profile> {
+    Ok(Profile::from_toml(PAPER, overrides, |_| Ok(DOMAIN.to_owned()))?)
+}
+
 /// The settings in which a run is not as the paper.
 pub(super) fn differences(profiles: &[&Profile]) -> anyhow::Result<Vec<Difference>> {
-    let paper = settings(&Profile::from_toml(PAPER, &[])?)?;
+    let paper = settings(&paper(&[])?)?;
     let runs: Vec<BTreeMap<String, String>> = profiles.iter().map(|profile| settings(profile)).collect::<anyhow::Result<_>>()?;
     let names: BTreeSet<&String> = runs.iter().chain([&paper]).flat_map(BTreeMap::keys).collect();
     let of = |settings: &BTreeMap<String, String>, name: &str| settings.get(name).cloned().unwrap_or_else(|| ABSENT.to_owned());
@@ -60,9 +66,9 @@ mod tests {
 
     #[test]
     fn the_paper_does_not_differ_from_itself_and_what_was_changed_is_told() {
-        let paper = Profile::from_toml(PAPER, &[]).unwrap();
+        let paper = paper(&[]).unwrap();
         assert_eq!(differences(&[&paper]).unwrap(), []);
-        let other = Profile::from_toml(PAPER, &["solver.grpo.kl_coef=0.5".to_owned()]).unwrap();
+        let other = super::paper(&["solver.grpo.kl_coef=0.5".to_owned()]).unwrap();
         let found = differences(&[&paper, &other]).unwrap();
         assert_eq!(found.len(), 1);
         assert_eq!(

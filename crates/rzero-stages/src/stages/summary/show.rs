@@ -248,7 +248,8 @@ fn training(iterations: &[IterationSummary]) -> Option<Table> {
 }
 
 /// The names of a probe's figures, and their headings.
-pub(in crate::stages) const PROBES: [(&str, &str); 4] = [
+pub(in crate::stages) const PROBES: [(&str, &str); 5] = [
+    ("score_mean", "as given"),
     ("score_of_right", "right"),
     ("score_of_wrong", "wrong"),
     ("score_of_truncated", "cut off"),

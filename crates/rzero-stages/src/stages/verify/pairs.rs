@@ -1,5 +1,6 @@
 //! What the Verifier is trained on in a step: answers to candidates of the curriculum, in pairs to the same question, one that agrees with the
-//! consensus and one that does not, so that the question alone tells nothing; and answers spoilt on purpose.
+//! consensus and one that does not, so that the question alone tells nothing; and answers spoilt on purpose. Where no two answers are the same there
+//! is no consensus: any two answers to a question, without a target, and the Verifier is held to its own mean.
 
 use super::answers::distinct;
 use super::{Item, settings_of};
@@ -12,7 +13,7 @@ use rzero_algo::seed::{StreamKey, permutation, random_stream, uniform_below};
 use rzero_algo::verdict::{shuffled, truncated};
 use rzero_schema::ids::Place;
 use rzero_schema::tables::{Label, Rollout};
-use rzero_schema::vocab::{AnswerKind, Stage};
+use rzero_schema::vocab::{AnswerForm, AnswerKind, Stage};
 
 /// Least share of the votes that a consensus has.
 const CONSENSUS: f64 = 0.5;
@@ -37,7 +38,8 @@ pub(super) fn items(context: &StageContext, inputs: &StageInputs<'_>) -> anyhow:
     let place = curriculum_place(iteration);
     let labels = inputs.output_at(Stage::VoteLabel, place)?.read::<Label>()?;
     let rollouts = inputs.output_at(Stage::SolveSample, place)?.read::<Rollout>()?;
-    let contests = contests(context, &labels, &rollouts)?;
+    let has_consensus = context.profile.domain.answers != AnswerForm::Rubric;
+    let contests = contests(context, &labels, &rollouts, has_consensus)?;
     if contests.is_empty() {
         let message = format!(
             "on no question of iteration {iteration} do the answers differ and have a majority: there is nothing to judge"
@@ -58,13 +60,15 @@ pub(super) fn items(context: &StageContext, inputs: &StageInputs<'_>) -> anyhow:
         let mut pick = |places: &[usize]| places[uniform_below(&mut stream, places.len() as u64) as usize];
         let (agreeing, differing) = (pick(&contest.agreeing), pick(&contest.differing));
         if row < num_answers - num_planted {
-            items.push(item(row, contest, agreeing, AnswerKind::Answer, contest.group[agreeing].completion.clone(), 1.0));
-            items.push(item(row + 1, contest, differing, AnswerKind::Answer, contest.group[differing].completion.clone(), 0.0));
+            for (row, at, target) in [(row, agreeing, 1.0), (row + 1, differing, 0.0)] {
+                let target = has_consensus.then_some(target);
+                items.push(item(row, contest, at, AnswerKind::Answer, contest.group[at].completion.clone(), target));
+            }
         } else {
             let text = &contest.group[agreeing].completion;
             let spoilt = shuffled(text, |count| permutation(count, &mut stream));
-            items.push(item(row, contest, agreeing, AnswerKind::Truncated, truncated(text), 0.0));
-            items.push(item(row + 1, contest, agreeing, AnswerKind::Shuffled, spoilt, 0.0));
+            items.push(item(row, contest, agreeing, AnswerKind::Truncated, truncated(text), Some(0.0)));
+            items.push(item(row + 1, contest, agreeing, AnswerKind::Shuffled, spoilt, Some(0.0)));
         }
     }
     let rows = context.shard_rows(num_answers);
@@ -72,7 +76,7 @@ pub(super) fn items(context: &StageContext, inputs: &StageInputs<'_>) -> anyhow:
     Ok(items)
 }
 
-fn item(row: u64, contest: &Contest<'_>, at: usize, kind: AnswerKind, response: String, target: f64) -> Item {
+fn item(row: u64, contest: &Contest<'_>, at: usize, kind: AnswerKind, response: String, target: Option<f64>) -> Item {
     Item {
         row,
         challenge_id: contest.label.challenge_id.clone(),
@@ -80,21 +84,29 @@ fn item(row: u64, contest: &Contest<'_>, at: usize, kind: AnswerKind, response: 
         kind,
         question: contest.label.question.clone(),
         response,
-        target: Some(target),
+        target,
     }
 }
 
-fn contests<'a>(context: &StageContext, labels: &'a [Label], rollouts: &'a [Rollout]) -> anyhow::Result<Vec<Contest<'a>>> {
+fn contests<'a>(
+    context: &StageContext,
+    labels: &'a [Label],
+    rollouts: &'a [Rollout],
+    has_consensus: bool,
+) -> anyhow::Result<Vec<Contest<'a>>> {
     let mut groups = rollouts.chunk_by(|one, other| one.row == other.row).peekable();
     let mut contests = Vec::new();
     for label in labels {
         while groups.next_if(|group| group[0].row < label.row).is_some() {}
         let Some(group) = groups.next_if(|group| group[0].row == label.row) else { continue };
-        if label.vote_share < CONSENSUS || group.len() != label.sample_classes.len() {
+        if (has_consensus && label.vote_share < CONSENSUS) || group.len() != label.sample_classes.len() {
             continue;
         }
         let texts: Vec<usize> = distinct(context, group)?.into_keys().collect();
-        let (agreeing, differing): (Vec<usize>, Vec<usize>) = texts.into_iter().partition(|at| label.sample_classes[*at] == 0);
+        let (agreeing, differing): (Vec<usize>, Vec<usize>) = match has_consensus {
+            true => texts.into_iter().partition(|at| label.sample_classes[*at] == 0),
+            false => (texts.clone(), texts),
+        };
         if !agreeing.is_empty() && !differing.is_empty() {
             contests.push(Contest { label, agreeing, differing, group });
         }

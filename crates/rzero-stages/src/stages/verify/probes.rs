@@ -1,4 +1,5 @@
-//! The fixed probes: answers of the base model to held-out problems, a right and a wrong one each, and a right one spoilt.
+//! The fixed probes: answers of the base model to held-out problems, a right and a wrong one each, and a right one spoilt. Where nothing is right or
+//! wrong, any answer, and the same spoilt.
 //!
 //! They are drawn from iteration 0's evaluation alone, so that every iteration's Verifier sees the same. The truth of them measures the
 //! Verifier; it trains nothing.
@@ -11,7 +12,7 @@ use rzero_algo::seed::{StreamKey, permutation, random_stream};
 use rzero_algo::verdict::{shuffled, truncated};
 use rzero_schema::ids::Place;
 use rzero_schema::tables::EvalResult;
-use rzero_schema::vocab::{AnswerKind, AnswerStatus, EvalMode, EvalStyle, Phase, Stage};
+use rzero_schema::vocab::{AnswerForm, AnswerKind, AnswerStatus, EvalMode, EvalStyle, FinishReason, Phase, Stage};
 use std::collections::BTreeMap;
 
 /// Answers that a problem gives: a right one, a wrong one, and the right one cut off and shuffled.
@@ -30,29 +31,38 @@ pub(super) fn items(context: &StageContext, inputs: &StageInputs<'_>) -> anyhow:
     let questions: BTreeMap<String, String> =
         read_items_of(inputs.path("items")?)?.into_iter().map(|item| (item.item_id, item.question)).collect();
     let results = inputs.output_at(Stage::Eval, evaluated())?.read::<EvalResult>()?;
-    // Right and wrong answers of each problem that has both.
+    let has_truth = context.profile.domain.answers != AnswerForm::Rubric;
+    // Right and wrong answers of each problem that has both; where there is no truth, the first that is whole.
     let mut problems: BTreeMap<u64, [Option<&EvalResult>; 2]> = BTreeMap::new();
     for result in &results {
         let is_sample = result.eval_mode == EvalMode::Sampled.as_str() && result.eval_style == EvalStyle::Free.as_str();
-        if is_sample && result.answer_status == AnswerStatus::Parsed.as_str() {
-            problems.entry(result.row).or_default()[usize::from(!result.is_correct)].get_or_insert(result);
+        let is_whole = if has_truth {
+            result.answer_status == AnswerStatus::Parsed.as_str()
+        } else {
+            result.finish_reason == FinishReason::Stop.as_str()
+        };
+        if is_sample && is_whole {
+            problems.entry(result.row).or_default()[usize::from(has_truth && !result.is_correct)].get_or_insert(result);
         }
     }
-    let pairs: Vec<[&EvalResult; 2]> = problems.into_values().filter_map(|[right, wrong]| Some([right?, wrong?])).collect();
-    let num_wanted = settings_of(context)?.num_probes.div_ceil(ANSWERS).min(pairs.len() as u64);
+    let pairs: Vec<(&EvalResult, Option<&EvalResult>)> = problems
+        .into_values()
+        .filter_map(|[right, wrong]| Some((right?, wrong)))
+        .filter(|(_, wrong)| wrong.is_some() || !has_truth)
+        .collect();
+    let answers = if has_truth { ANSWERS } else { ANSWERS - 1 };
+    let num_wanted = settings_of(context)?.num_probes.div_ceil(answers).min(pairs.len() as u64);
     let mut items = Vec::new();
     for index in 0..num_wanted {
         // Spread over the problems, which stand in the order of their levels.
-        let [right, wrong] = pairs[(index * pairs.len() as u64 / num_wanted) as usize];
+        let (right, wrong) = pairs[(index * pairs.len() as u64 / num_wanted) as usize];
         let key = StreamKey { run_seed: context.profile.seed, iteration: 0, phase: Phase::Eval, step: 0, row: index, sample: 0 };
         let spoilt = shuffled(&right.completion, |count| permutation(count, &mut random_stream("probe", &key)));
-        let forms = [
-            (right, AnswerKind::Answer, right.completion.clone(), 1.0),
-            (wrong, AnswerKind::Answer, wrong.completion.clone(), 0.0),
-            (right, AnswerKind::Truncated, truncated(&right.completion), 0.0),
-            (right, AnswerKind::Shuffled, spoilt, 0.0),
-        ];
-        for (row, (result, kind, response, target)) in (ANSWERS * index..).zip(forms) {
+        let mut forms = vec![(right, AnswerKind::Answer, right.completion.clone(), has_truth.then_some(1.0))];
+        forms.extend(wrong.map(|wrong| (wrong, AnswerKind::Answer, wrong.completion.clone(), Some(0.0))));
+        forms.push((right, AnswerKind::Truncated, truncated(&right.completion), Some(0.0)));
+        forms.push((right, AnswerKind::Shuffled, spoilt, Some(0.0)));
+        for (row, (result, kind, response, target)) in (answers * index..).zip(forms) {
             items.push(Item {
                 row,
                 challenge_id: result.item_id.clone(),
@@ -60,7 +70,7 @@ pub(super) fn items(context: &StageContext, inputs: &StageInputs<'_>) -> anyhow:
                 kind,
                 question: questions.get(&result.item_id).cloned().unwrap_or_default(),
                 response,
-                target: Some(target),
+                target,
             });
         }
     }

@@ -1,19 +1,24 @@
 //! What the answers to a question weigh, by the labeller of the profile.
 
 use super::answers::COLUMNS;
+use crate::answers::answer_rule;
 use crate::context::StageContext;
 use crate::exit::StageFailure;
 use crate::inputs::StageInputs;
+use rzero_algo::answer::{AnswerRule, BOX_OPEN, answer_form};
+use rzero_algo::domain::true_answer;
 use rzero_algo::labeller;
-use rzero_algo::vote::Ballot;
+use rzero_algo::vote::{Ballot, VoteOutcome};
 use rzero_schema::tables::JudgedAnswer;
-use rzero_schema::vocab::{AnswerStatus, Labeller, Phase, Stage};
+use rzero_schema::vocab::{AnswerForm, AnswerStatus, Evaluator, FinishReason, Labeller, Phase, Stage};
 use std::collections::BTreeMap;
 use std::ops::Range;
 
 /// Weighs answers.
 pub(super) struct Weigher {
     labeller: Labeller,
+    evaluator: Evaluator,
+    rule: AnswerRule,
     /// Verdicts on samples, by row of the question; none where nobody judged.
     verdicts: Option<BTreeMap<u64, Vec<(u32, f64)>>>,
 }
@@ -23,14 +28,18 @@ impl Weigher {
     pub(super) fn new(context: &StageContext, inputs: &StageInputs<'_>, rows: &Range<u64>) -> anyhow::Result<Self> {
         let (profile, place) = (&context.profile, context.place);
         let is_judged = profile.is_judged(place.iteration, place.phase);
+        let (evaluator, rule) = (profile.domain.evaluator, answer_rule(profile));
         let labeller = match profile.curriculum.labeller {
-            // The Challenger is rewarded by the plain vote.
+            // No two responses are the same: the best is the label.
+            _ if rule.form == AnswerForm::Rubric => Labeller::VerifierWeighted,
+            // The executor knows in either phase; otherwise the Challenger is rewarded by the plain vote.
+            Labeller::Executor => Labeller::Executor,
             _ if place.phase != Phase::Curriculum => Labeller::Majority,
             Labeller::VerifierWeighted if !is_judged => Labeller::Majority,
             labeller => labeller,
         };
         if !is_judged {
-            return Ok(Self { labeller, verdicts: None });
+            return Ok(Self { labeller, evaluator, rule, verdicts: None });
         }
         let num_samples = u64::from(super::num_samples(context));
         let mut verdicts: BTreeMap<u64, Vec<(u32, f64)>> = BTreeMap::new();
@@ -46,7 +55,7 @@ impl Weigher {
             let message = format!("an answer to the question in row {row} was judged twice");
             return Err(StageFailure::input(message).hint("run verify there again").into());
         }
-        Ok(Self { labeller, verdicts: Some(verdicts) })
+        Ok(Self { labeller, evaluator, rule, verdicts: Some(verdicts) })
     }
 
     /// The column of the rollouts that says how confident the Solver was, where that weighs.
@@ -54,7 +63,7 @@ impl Weigher {
         match self.labeller {
             Labeller::SelfCertainty => Some("self_certainty"),
             Labeller::Entropy => Some("entropy"),
-            Labeller::Majority | Labeller::VerifierWeighted => None,
+            Labeller::Majority | Labeller::Executor | Labeller::VerifierWeighted => None,
         }
     }
 
@@ -71,6 +80,23 @@ impl Weigher {
         Some(samples.iter().map(verdict).collect())
     }
 
+    /// The vote under the label that the executor knows; or, where no two answers are the same, with the mean verdict for a vote share, so that the
+    /// band keeps what is neither always well answered nor never, and the best answer's lead over it for a margin.
+    pub(super) fn judged(&self, outcome: VoteOutcome, question: &str, score: Option<f64>, best: f64) -> VoteOutcome {
+        if self.labeller == Labeller::Executor {
+            let truth = true_answer(self.evaluator, question).map(|truth| format!("{BOX_OPEN}{truth}}}"));
+            let form = truth.as_ref().and_then(|text| answer_form(text, FinishReason::Stop, &self.rule).ok());
+            return outcome.with_label(form.as_deref());
+        }
+        if self.rule.form != AnswerForm::Rubric {
+            return outcome;
+        }
+        match score {
+            Some(score) => VoteOutcome { vote_share: score, margin: best - score, ..outcome },
+            None => outcome.with_label(None),
+        }
+    }
+
     /// The weights of a question's answers; nothing where all weigh the same.
     pub(super) fn weights(
         &self,
@@ -79,11 +105,17 @@ impl Weigher {
         verdicts: Option<&[Option<f64>]>,
     ) -> Option<Vec<f64>> {
         let figures = match self.labeller {
-            Labeller::Majority => return None,
+            Labeller::Majority | Labeller::Executor => return None,
             Labeller::SelfCertainty | Labeller::Entropy => confidences,
             Labeller::VerifierWeighted => verdicts?,
         };
         let votes: Vec<bool> = ballots.iter().map(|ballot| ballot.status == AnswerStatus::Parsed).collect();
-        labeller::weights(self.labeller, figures, &votes)
+        let mut weights = labeller::weights(self.labeller, figures, &votes)?;
+        if self.rule.form == AnswerForm::Rubric {
+            // A text that was given twice is not twice as good.
+            let times = |at: usize| ballots.iter().filter(|other| other.answer == ballots[at].answer).count() as f64;
+            weights.iter_mut().enumerate().for_each(|(at, weight)| *weight /= times(at));
+        }
+        Some(weights)
     }
 }

@@ -1,16 +1,26 @@
 //! Domains as folders of text: one that nobody compiled anything for, whose programs an interpreter labels; and one where nothing is right or
 //! wrong and the Verifier judges. On the embedded model, whose sums are programs as well.
 
-use crate::stability::run;
+use crate::just::just;
+use crate::stability::{labelled, run};
 use rzero_algo::arithmetic::true_answer;
 use rzero_io::layout::RunLayout;
 use rzero_io::set::StageOutput;
 use rzero_schema::ids::Place;
 use rzero_schema::table::Table;
-use rzero_schema::tables::{Challenge, CurriculumRow, JudgedAnswer, Label, LabelCheck, RewardRow};
+use rzero_schema::tables::{Challenge, CurriculumRow, JudgedAnswer, Label, LabelCheck, RewardRow, Rollout};
 use rzero_schema::vocab::{Phase, Stage};
 use std::collections::BTreeMap;
 use std::path::Path;
+
+/// What two iterations under these settings say where they fail.
+fn told_by_loop(run: &Path, settings: &str) -> (Option<i32>, String, String) {
+    let mut command = just();
+    command.arg("profile=smoke").arg(format!("run={}", run.display())).arg(format!("set={settings}")).args(["loop", "1"]);
+    let output = command.output().unwrap();
+    let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
+    (output.status.code(), text(output.stdout), text(output.stderr))
+}
 
 fn rows<T: Table>(layout: &RunLayout, stage: Stage, place: Place) -> Vec<T> {
     StageOutput::open(layout, stage, place).unwrap().read().unwrap()
@@ -92,4 +102,27 @@ fn where_nothing_is_right_or_wrong_the_verifier_judges() {
         let probes: Vec<JudgedAnswer> = rows(&layout, Stage::Verify, Place::new(iteration, Phase::Eval, 0));
         assert!(!probes.is_empty() && probes.iter().all(|row| row.kind != "answer" || row.target.is_none()));
     }
+}
+
+#[test]
+fn anchors_are_shown_to_the_challenger_others_in_every_step() {
+    let folder = tempfile::tempdir().unwrap();
+    let keys = "questions = \"expression\"\nanswers = \"number\"\nevaluator = \"expression\"\nmax_answer_chars = 32\n";
+    let place = folder.path().join("anchored");
+    let domain = domain(&place, keys);
+    let anchors = labelled(folder.path());
+    let settings = format!("domain.folder={domain};domain.anchors={anchors};stability.anchors_shown=2");
+    // A prompt that does not show them is told of.
+    let (code, _, text) = told_by_loop(&folder.path().join("blind"), &settings);
+    assert!(code == Some(3) || code == Some(2), "{text}");
+    assert!(text.contains("shows no anchors"), "{text}");
+    let shown = "<bos><challenger>{% for anchor in anchors %}<question>{{ anchor.question }}</question>\\boxed{{ '{' }}{{ anchor.answer }}}{% endfor %}";
+    std::fs::write(place.join("challenger.jinja"), shown).unwrap();
+    // So many tokens before its turn put the embedded model off: nothing that it writes then is kept. What it was shown is there all the same.
+    let run = folder.path().join("run");
+    told_by_loop(&run, &settings);
+    let layout = RunLayout::new(run);
+    let prompt = |place| rows::<Rollout>(&layout, Stage::ChallengeGen, place)[0].prompt_tokens.clone();
+    let (first, second) = (prompt(Place::new(1, Phase::Challenger, 1)), prompt(Place::new(1, Phase::Challenger, 2)));
+    assert!(first.len() > 10 && first != second);
 }

@@ -140,7 +140,7 @@ fn two_solvers_give_half_of_the_answers_each_and_where_they_disagree_there_is_no
 }
 
 /// Problems with answers, as anchors.
-fn labelled(folder: &Path) -> String {
+pub(crate) fn labelled(folder: &Path) -> String {
     let file = folder.join("labelled.parquet");
     let mut command = Command::new(env!("CARGO_BIN_EXE_make-ladder"));
     command.args(["--seed", "5", "--per-level", "3", "--output"]).arg(&file);

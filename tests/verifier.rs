@@ -70,6 +70,11 @@ fn three_roles_evolve_in_one_loop() {
         }
     }
     assert!(num_weighed > 0);
+    let probe = StageOutput::open(&layout, Stage::LabelProbe, CURRICULUM).unwrap().manifests()[0].metrics.clone();
+    for figure in ["verdict_accuracy", "vote_accuracy"] {
+        assert!((0.0..=1.0).contains(&probe[figure]), "{probe:?}");
+    }
+    assert!(probe["num_judged"] > 0.0);
     // The fixed probes are the same in every iteration.
     let probes = |iteration| -> Vec<(String, String, Option<f64>)> {
         let rows = rows::<JudgedAnswer>(&layout, Stage::Verify, Place::new(iteration, Phase::Eval, 0));

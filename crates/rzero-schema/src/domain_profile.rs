@@ -40,6 +40,8 @@ impl DomainSettings {
         let has_anchors = !self.anchors.is_empty();
         let share = profile.stability.anchor_share;
         range("stability.anchor_share", share, |share| has_anchors || share == 0.0, "0 without domain.anchors")?;
+        let shown = profile.stability.anchors_shown;
+        range("stability.anchors_shown", shown, |shown| has_anchors || shown == 0, "0 without domain.anchors")?;
         let is_known = self.evaluator != Evaluator::None;
         let labeller = profile.curriculum.labeller;
         range(

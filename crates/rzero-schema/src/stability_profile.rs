@@ -20,6 +20,9 @@ pub struct StabilitySettings {
     /// Which Solvers answer the candidates of the curriculum: another than the one in training makes mistakes of its own, so the vote is less of
     /// an echo (Co-rewarding).
     pub label_solver: LabelSolver,
+    /// Anchors that the Challenger's prompt shows, drawn anew in every step: its variable `anchors`, of which each has `question` and `answer`
+    /// (R-Few).
+    pub anchors_shown: u32,
     /// Share of a Solver step's questions that are anchors, with their true answers as labels; rounded to whole questions. With 1 the
     /// Solver trains on nothing else, and needs no Challenger and no curriculum: GRPO on gold labels.
     pub anchor_share: f64,
@@ -81,7 +84,14 @@ mod tests {
 
     fn settings(replay_share: f64, anchor_share: f64) -> StabilitySettings {
         let label_solver = LabelSolver::Newest;
-        StabilitySettings { weigh_by_votes: false, replay_share, memory_weight: 0.0, label_solver, anchor_share }
+        StabilitySettings {
+            weigh_by_votes: false,
+            replay_share,
+            memory_weight: 0.0,
+            label_solver,
+            anchors_shown: 0,
+            anchor_share,
+        }
     }
 
     #[test]

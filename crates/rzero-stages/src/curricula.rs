@@ -22,7 +22,7 @@ pub(crate) fn curriculum_place(iteration: u32) -> Place {
 }
 
 /// Name of the input that holds questions with answers from outside.
-const ANCHORS: &str = "anchors";
+pub(crate) const ANCHORS: &str = "anchors";
 
 /// How many questions of a step come from where.
 #[derive(Clone, Copy)]

@@ -132,6 +132,15 @@ impl Prompt {
         self.render_with(&context! { question, response })
     }
 
+    /// The finished prompt with problems and their answers to look at: `anchors`, of which each has `question` and `answer`.
+    ///
+    /// # Errors
+    /// As [`Prompt::render`].
+    pub fn render_anchors(&self, anchors: &[(String, String)]) -> anyhow::Result<String> {
+        let anchors: Vec<_> = anchors.iter().map(|(question, answer)| context! { question, answer }).collect();
+        self.render_with(&context! { question => "", anchors })
+    }
+
     fn render_with(&self, values: &minijinja::Value) -> anyhow::Result<String> {
         let Conversation { turns, prefill, options, chat_template } = match &self.form {
             Form::Text(name) => return self.render_one(name, values),
@@ -171,7 +180,7 @@ fn check_turns(file: &PromptFile, name: &str) -> anyhow::Result<()> {
 
 fn refuse(name: &str, error: &minijinja::Error) -> StageFailure {
     StageFailure::usage(format!("prompt template `{name}` cannot be rendered: {error}"))
-        .hint("the variables are `question` and, of a Verifier's prompt, `response`")
+        .hint("the variables are `question`, of a Verifier's prompt `response`, and of a Challenger's `anchors`")
 }
 
 #[cfg(test)]

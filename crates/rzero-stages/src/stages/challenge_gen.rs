@@ -9,11 +9,16 @@ use crate::args::{CommonArgs, EXIT_CODES_HELP};
 use crate::backend::{Backend, BackendArgs};
 use crate::console::Progress;
 use crate::context::StageContext;
+use crate::curricula::ANCHORS;
+use crate::exit::StageFailure;
 use crate::frame::run_stage;
 use crate::inputs::StageInputs;
 use crate::outputs::StageOutputs;
 use crate::policy::{Policy, PolicyRequest, PolicySample};
+use crate::prompt::Prompt;
+use crate::stages::eval::read_items_of;
 use rzero_algo::answer::{QuestionRule, well_formed_challenge};
+use rzero_algo::seed::{StreamKey, permutation, random_stream};
 use rzero_schema::ids::Place;
 use rzero_schema::profile::Profile;
 use rzero_schema::tables::{Challenge, Rollout};
@@ -45,6 +50,10 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     let inputs = StageInputs::new(&context)
         .with_checkpoint("challenger", &checkpoint)
         .with_file("challenger prompt", &context.project_path(&context.profile.domain.challenger_prompt)?);
+    let inputs = match context.profile.stability.anchors_shown {
+        0 => inputs,
+        _ => inputs.with_file(ANCHORS, &context.project_path(&context.profile.domain.anchors)?),
+    };
     let inputs = backend.declare(inputs);
     run_stage(&context, inputs, |inputs, outputs| write_questions(&context, &backend, inputs, outputs))
 }
@@ -63,7 +72,11 @@ fn write_questions(
     let rule = question_rule(profile);
     let rows = context.shard_rows(num_questions);
     let policy = Policy::read(inputs.path("challenger")?, backend)?;
-    let prompt = inputs.prompt("challenger prompt", "challenger")?.render("")?;
+    let prompt = inputs.prompt("challenger prompt", "challenger")?;
+    let prompt = match profile.stability.anchors_shown {
+        0 => prompt.render("")?,
+        num_shown => with_anchors(context, inputs, &policy, &prompt, num_shown as usize)?,
+    };
     // One prompt for all; requests of some rows each only bound what is held at a time.
     let requests: Vec<PolicyRequest> = rows
         .clone()
@@ -95,6 +108,33 @@ fn write_questions(
     }
     outputs.finish_table(rollouts)?;
     outputs.finish_table(challenges)
+}
+
+/// The prompt with some anchors, drawn anew in every step.
+fn with_anchors(
+    context: &StageContext,
+    inputs: &StageInputs<'_>,
+    policy: &Policy,
+    prompt: &Prompt,
+    num_shown: usize,
+) -> anyhow::Result<String> {
+    let items = read_items_of(inputs.path(ANCHORS)?)?;
+    let Place { iteration, phase, step, .. } = context.place;
+    let key = StreamKey { run_seed: context.profile.seed, iteration, phase, step, row: 0, sample: 0 };
+    let drawn = permutation(items.len(), &mut random_stream("shown anchors", &key)).into_iter().take(num_shown);
+    let shown: Vec<(String, String)> = drawn.map(|at| (items[at].question.clone(), items[at].answer.clone())).collect();
+    let is_special =
+        |(question, answer): &&(String, String)| [question, answer].iter().any(|text| policy.holds_special_token(text));
+    if let Some((question, _)) = shown.iter().find(is_special) {
+        let message = format!("an anchor spells out a special token of the model: {question:?}");
+        return Err(StageFailure::input(message).hint("take it out of the file that domain.anchors names").into());
+    }
+    let text = prompt.render_anchors(&shown)?;
+    if text == prompt.render_anchors(&[])? {
+        let message = "the Challenger's prompt shows no anchors, but stability.anchors_shown asks for some";
+        return Err(StageFailure::usage(message).hint("use its variable `anchors`, or set anchors_shown to 0").into());
+    }
+    Ok(text)
 }
 
 /// A sample as a row of `rollouts`.

@@ -25,8 +25,9 @@ use rzero_algo::equivalence::{GradeOptions, grade};
 use rzero_algo::score::wilson;
 use rzero_io::manifest::read_manifest;
 use rzero_io::set::StageOutput;
-use rzero_schema::tables::{CurriculumRow, LabelCheck};
+use rzero_schema::tables::{CurriculumRow, JudgedAnswer, Label, LabelCheck};
 use rzero_schema::vocab::{Phase, Stage, TruthSource, Verdict};
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 /// Check a sample of the pseudo-labels: curriculum to the share that is true.
@@ -62,6 +63,9 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         .with_stage(Stage::Filter)
         .with_value("probe.sample_size", settings.sample_size)
         .with_value("probe.truth", settings.truth);
+    if context.profile.is_judged(context.place.iteration, Phase::Curriculum) {
+        inputs = inputs.with_stage(Stage::VoteLabel).with_stage(Stage::Verify);
+    }
     match settings.truth {
         TruthSource::Exact => {}
         TruthSource::Judge => {
@@ -182,7 +186,42 @@ fn probe(context: &StageContext, inputs: &StageInputs<'_>, outputs: &mut StageOu
         outputs.metric("label_low", interval.low);
         outputs.metric("label_high", interval.high);
     }
+    if context.profile.is_judged(context.place.iteration, Phase::Curriculum) {
+        let judged = judged_answers(inputs, &checks)?;
+        outputs.metric("num_judged", judged.len() as f64);
+        for (name, is_right) in [("verdict_accuracy", 0), ("vote_accuracy", 1)] {
+            let right = judged.iter().filter(|judged| judged[is_right]).count() as f64;
+            outputs.metric(name, right / judged.len() as f64);
+        }
+    }
     outputs.write_table(&checks)
+}
+
+/// Of each answer to a question whose truth is known: whether the Verifier, and whether the vote, says of it what is true. An answer that many gave
+/// counts as often.
+fn judged_answers(inputs: &StageInputs<'_>, checks: &[LabelCheck]) -> anyhow::Result<Vec<[bool; 2]>> {
+    let truths: BTreeMap<&str, &str> =
+        checks.iter().filter_map(|check| Some((check.challenge_id.as_str(), check.truth.as_deref()?))).collect();
+    let labels: BTreeMap<String, Label> = inputs
+        .output(Stage::VoteLabel)?
+        .read::<Label>()?
+        .into_iter()
+        .filter(|label| truths.contains_key(label.challenge_id.as_str()))
+        .map(|label| (label.challenge_id.clone(), label))
+        .collect();
+    let mut judged = Vec::new();
+    for row in inputs.output(Stage::Verify)?.read::<JudgedAnswer>()? {
+        let (Some(label), Some(truth), Some(score)) =
+            (labels.get(&row.challenge_id), truths.get(row.challenge_id.as_str()), row.score)
+        else {
+            continue;
+        };
+        let class = label.sample_classes.get(row.sample as usize).and_then(|class| usize::try_from(*class).ok());
+        let Some((class, answer)) = class.and_then(|class| Some((class, label.class_answers.get(class)?))) else { continue };
+        let is_true = grade(truth, answer, &GradeOptions::default()).verdict == Verdict::Equal;
+        judged.extend(vec![[(score >= 0.5) == is_true, (class == 0) == is_true]; row.equal_samples.len()]);
+    }
+    Ok(judged)
 }
 
 /// The judge solves each question; it does not see the label, which it might be content with.

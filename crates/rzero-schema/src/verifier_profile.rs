@@ -17,7 +17,8 @@ pub struct VerifierSettings {
     pub num_answers: u64,
     /// Verdicts on each of them: the group.
     pub group_size: u32,
-    /// Share of a step's answers that are spoilt on purpose, cut off or shuffled, and belong to score 0.
+    /// Share of a step's answers that stand in pairs of an answer and its spoilt form, cut off or shuffled: 1 and 0. Without a consensus they
+    /// are all that keeps verdicts from becoming the same for everything.
     pub planted_share: f64,
     /// Where each iteration's training starts.
     pub start_from: StartFrom,
@@ -50,7 +51,7 @@ impl VerifierSettings {
         self.grpo.check()
     }
 
-    /// Answers of a step that are spoilt on purpose: an even number, so that the others come in pairs.
+    /// Answers of a step in such pairs: an even number.
     #[must_use]
     pub fn num_planted(&self) -> u64 {
         2 * (self.planted_share * self.num_answers as f64 / 2.0).round() as u64

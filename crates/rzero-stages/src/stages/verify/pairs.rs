@@ -1,5 +1,5 @@
 //! What the Verifier is trained on in a step: answers to candidates of the curriculum, in pairs to the same question, one that agrees with the
-//! consensus and one that does not, so that the question alone tells nothing; and answers spoilt on purpose. Where no two answers are the same there
+//! consensus and one that does not, so that the question alone tells nothing; and answers beside their spoilt forms. Where no two answers are the same there
 //! is no consensus: any two answers to a question, without a target, and the Verifier is held to its own mean.
 
 use super::answers::distinct;
@@ -65,10 +65,15 @@ pub(super) fn items(context: &StageContext, inputs: &StageInputs<'_>) -> anyhow:
                 items.push(item(row, contest, at, AnswerKind::Answer, contest.group[at].completion.clone(), target));
             }
         } else {
+            // An answer against its spoilt form, cut off in every other pair: whoever says the same of everything is wrong about one of the two.
             let text = &contest.group[agreeing].completion;
-            let spoilt = shuffled(text, |count| permutation(count, &mut stream));
-            items.push(item(row, contest, agreeing, AnswerKind::Truncated, truncated(text), Some(0.0)));
-            items.push(item(row + 1, contest, agreeing, AnswerKind::Shuffled, spoilt, Some(0.0)));
+            let (kind, spoilt) = if index % 2 == 0 {
+                (AnswerKind::Truncated, truncated(text))
+            } else {
+                (AnswerKind::Shuffled, shuffled(text, |count| permutation(count, &mut stream)))
+            };
+            items.push(item(row, contest, agreeing, AnswerKind::Answer, text.clone(), Some(1.0)));
+            items.push(item(row + 1, contest, agreeing, kind, spoilt, Some(0.0)));
         }
     }
     let rows = context.shard_rows(num_answers);

@@ -3,11 +3,10 @@
 
 use crate::just::just;
 use crate::stability::{labelled, run};
+use crate::verifier::rows;
 use rzero_algo::arithmetic::true_answer;
 use rzero_io::layout::RunLayout;
-use rzero_io::set::StageOutput;
 use rzero_schema::ids::Place;
-use rzero_schema::table::Table;
 use rzero_schema::tables::{Challenge, CurriculumRow, JudgedAnswer, Label, LabelCheck, RewardRow, Rollout};
 use rzero_schema::vocab::{Phase, Stage};
 use std::collections::BTreeMap;
@@ -20,10 +19,6 @@ fn told_by_loop(run: &Path, settings: &str) -> (Option<i32>, String, String) {
     let output = command.output().unwrap();
     let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
     (output.status.code(), text(output.stdout), text(output.stderr))
-}
-
-fn rows<T: Table>(layout: &RunLayout, stage: Stage, place: Place) -> Vec<T> {
-    StageOutput::open(layout, stage, place).unwrap().read().unwrap()
 }
 
 /// A domain folder with the prompts of the embedded model.

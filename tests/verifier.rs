@@ -14,7 +14,8 @@ use std::process::Command;
 
 const CURRICULUM: Place = Place::new(2, Phase::Curriculum, 0);
 
-fn rows<T: Table>(layout: &RunLayout, stage: Stage, place: Place) -> Vec<T> {
+/// The rows of a table of a finished stage.
+pub(crate) fn rows<T: Table>(layout: &RunLayout, stage: Stage, place: Place) -> Vec<T> {
     StageOutput::open(layout, stage, place).unwrap().read().unwrap()
 }
 

@@ -1,7 +1,7 @@
 //! The answer in a rollout, read the same way wherever a vote, a reward or a grade needs it.
 
 use crate::exit::StageFailure;
-use rzero_algo::answer::{AnswerRule, ReadAnswer, read_answer};
+use rzero_algo::answer::{AnswerRule, BOX_OPEN, ReadAnswer, answer_form, read_answer};
 use rzero_schema::profile::Profile;
 use rzero_schema::tables::Rollout;
 use rzero_schema::vocab::{AnswerStatus, Extraction, FinishReason};
@@ -10,6 +10,20 @@ use rzero_schema::vocab::{AnswerStatus, Extraction, FinishReason};
 #[must_use]
 pub fn answer_rule(profile: &Profile) -> AnswerRule {
     AnswerRule { form: profile.domain.answers, max_chars: profile.domain.max_answer_chars, extraction: Extraction::Box }
+}
+
+/// An answer in a box, as a completion ends.
+#[must_use]
+pub fn boxed(answer: &str) -> String {
+    format!("{BOX_OPEN}{answer}}}")
+}
+
+/// The canonical form of an answer that is known from elsewhere, read as that of a completion would be.
+///
+/// # Errors
+/// What is wrong with it as an answer.
+pub fn known_form(answer: &str, rule: &AnswerRule) -> Result<String, AnswerStatus> {
+    Ok(answer_form(&boxed(answer), FinishReason::Stop, rule)?.into_owned())
 }
 
 /// Reads the answer of a rollout.

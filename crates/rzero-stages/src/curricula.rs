@@ -3,17 +3,16 @@
 //!
 //! The stages that ask, that reward and that audit declare and read it here, so that all three see the same questions in the same order.
 
-use crate::answers::answer_rule;
+use crate::answers::{answer_rule, known_form};
 use crate::context::StageContext;
 use crate::exit::StageFailure;
 use crate::inputs::StageInputs;
 use crate::stages::eval::read_items_of;
-use rzero_algo::answer::read_answer;
 use rzero_algo::curriculum::step_batch;
 use rzero_algo::seed::StreamKey;
 use rzero_schema::ids::Place;
 use rzero_schema::tables::{CurriculumRow, EvalItem};
-use rzero_schema::vocab::{FinishReason, Phase, Stage};
+use rzero_schema::vocab::{Phase, Stage};
 use std::ops::Range;
 
 /// Where the curriculum of an iteration lies.
@@ -141,8 +140,8 @@ fn anchor(context: &StageContext, item: &EvalItem) -> Result<CurriculumRow, Stri
     if !item.options.is_empty() {
         return Err("it is a choice among options, and the Solver is asked for an answer".to_owned());
     }
-    let read = read_answer(&format!("\\boxed{{{}}}", item.answer), FinishReason::Stop, &answer_rule(&context.profile));
-    let pseudo_label = read.answer.ok_or_else(|| format!("its answer `{}` is {}", item.answer, read.status))?;
+    let pseudo_label = known_form(&item.answer, &answer_rule(&context.profile))
+        .map_err(|status| format!("its answer `{}` is {status}", item.answer))?;
     Ok(CurriculumRow {
         challenge_id: format!("anchor:{}", item.item_id),
         row: item.row,

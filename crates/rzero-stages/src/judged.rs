@@ -1,7 +1,23 @@
-//! Figures of answers that the Verifier judged, for its manifest and for who reads a run.
+//! Answers that the Verifier judged: which question each is to, and their figures, for who writes and who reads them.
 
+use crate::context::StageContext;
 use rzero_schema::tables::JudgedAnswer;
-use rzero_schema::vocab::AnswerKind;
+use rzero_schema::vocab::{AnswerKind, Phase};
+
+/// Answers to a question at a place: the rows of a question's judged answers begin at its own row times so many.
+pub(crate) fn num_answers(context: &StageContext) -> u32 {
+    let profile = &context.profile;
+    match context.place.phase {
+        Phase::Challenger => profile.challenger.num_samples,
+        Phase::Curriculum => profile.curriculum.num_samples,
+        _ => profile.solver.group_size,
+    }
+}
+
+/// The row of the question that a judged answer is to, at a place where answers are voted on or rewarded.
+pub(crate) fn question_row(context: &StageContext, judged: &JudgedAnswer) -> u64 {
+    judged.row / u64::from(num_answers(context))
+}
 
 /// Means of a set of judged answers, those of which there are any.
 pub(crate) fn figures(judged: &[JudgedAnswer]) -> Vec<(&'static str, f64)> {

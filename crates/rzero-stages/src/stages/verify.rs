@@ -7,7 +7,7 @@
 //!
 //! Writes `rollouts`, the verdicts as they were sampled, and `verdicts`, what they say, a row an answer.
 
-pub(crate) mod answers;
+mod answers;
 mod pairs;
 mod probes;
 

@@ -19,6 +19,7 @@ use crate::context::StageContext;
 use crate::exit::StageFailure;
 use crate::frame::run_stage;
 use crate::inputs::StageInputs;
+use crate::judged::num_answers;
 use crate::outputs::StageOutputs;
 use crate::questions::{QuestionStream, Questions};
 use answers::{Answers, Run, check_order};
@@ -67,7 +68,7 @@ fn label_shard(context: &StageContext, inputs: &StageInputs<'_>, outputs: &mut S
     let progress = Progress::start("reading answers", pieces.iter().map(Piece::num_rows).sum(), "rollouts");
     let mut polls = Polls {
         context,
-        num_samples: num_samples(context),
+        num_samples: num_answers(context),
         num_first: num_first(context),
         rows,
         questions,
@@ -100,17 +101,10 @@ fn label_shard(context: &StageContext, inputs: &StageInputs<'_>, outputs: &mut S
     outputs.finish_table(writer)
 }
 
-fn num_samples(context: &StageContext) -> u32 {
-    match context.place.phase {
-        Phase::Challenger => context.profile.challenger.num_samples,
-        _ => context.profile.curriculum.num_samples,
-    }
-}
-
 fn num_first(context: &StageContext) -> Option<usize> {
     let settings = &context.profile.stability;
     let is_split = context.place.phase == Phase::Curriculum && settings.label_solver == LabelSolver::Both;
-    is_split.then(|| settings.num_of_newest(num_samples(context)) as usize)
+    is_split.then(|| settings.num_of_newest(num_answers(context)) as usize)
 }
 
 /// Whether a row group may hold answers to questions of these rows, or to none of the `num_questions`.

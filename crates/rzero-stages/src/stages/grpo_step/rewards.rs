@@ -5,6 +5,7 @@ use crate::answers::{answer_rule, read_rollout_answer};
 use crate::context::StageContext;
 use crate::curricula::{Curricula, curriculum_place};
 use crate::inputs::StageInputs;
+use crate::judged::question_row;
 use crate::stages::verify::settings_of;
 use rzero_algo::advantage::{Advantages, group_advantages};
 use rzero_algo::repetition::memory::recall;
@@ -173,14 +174,13 @@ impl Verdicts {
 }
 
 fn verdicts(context: &StageContext, inputs: &StageInputs<'_>) -> anyhow::Result<Verdicts> {
-    let (settings, solver) = (settings_of(context)?, &context.profile.solver);
     let mut scores = BTreeMap::new();
     for judged in inputs.output(Stage::Verify)?.read::<JudgedAnswer>()? {
-        let row = judged.row / u64::from(solver.group_size);
+        let row = question_row(context, &judged);
         scores.extend(judged.equal_samples.iter().filter_map(|sample| Some(((row, *sample), judged.score?))));
     }
-    let VerifierSettings { length_penalty, copy_penalty, .. } = *settings;
-    Ok(Verdicts { scores, max_tokens: solver.sampling.max_tokens, length_penalty, copy_penalty })
+    let VerifierSettings { length_penalty, copy_penalty, .. } = *settings_of(context)?;
+    Ok(Verdicts { scores, max_tokens: context.profile.solver.sampling.max_tokens, length_penalty, copy_penalty })
 }
 
 /// Verifier: how close each verdict is to the target; where there is none, to what the verdicts on the same answer say on average.

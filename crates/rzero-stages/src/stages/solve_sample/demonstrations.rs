@@ -1,6 +1,7 @@
 //! Answers that are shown instead of sampled: an anchor's own, in a box, for supervised fine-tuning.
 
 use super::Question;
+use crate::answers::boxed;
 use crate::exit::StageFailure;
 use crate::policy::{Policy, PolicySample};
 use crate::prompt::Prompt;
@@ -15,7 +16,7 @@ pub(super) fn written(policy: &Policy, prompt: &Prompt, questions: &[Question]) 
             return Err(StageFailure::internal(format!("question {} brings no answer", question.challenge_id)).into());
         };
         let prompt = policy.ask(prompt, &question.text)?;
-        policy.shown(question.row, question.samples.start, &prompt, &format!("\\boxed{{{answer}}}"))
+        policy.shown(question.row, question.samples.start, &prompt, &boxed(answer))
     };
     questions.iter().map(write).collect()
 }

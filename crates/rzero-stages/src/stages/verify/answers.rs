@@ -6,6 +6,7 @@ use crate::context::StageContext;
 use crate::curricula::with_curricula;
 use crate::exit::StageFailure;
 use crate::inputs::StageInputs;
+use crate::judged::num_answers;
 use crate::stages::solve_sample::batch_questions;
 use rzero_schema::tables::{Challenge, Rollout};
 use rzero_schema::vocab::{AnswerKind, AnswerStatus, Phase, Stage};
@@ -25,7 +26,7 @@ pub(super) fn items(context: &StageContext, inputs: &StageInputs<'_>) -> anyhow:
     let (rows, questions) = questions(context, inputs)?;
     let mut rollouts = inputs.output(Stage::SolveSample)?.read::<Rollout>()?;
     rollouts.retain(|rollout| rows.contains(&rollout.row));
-    let width = width(context);
+    let width = u64::from(num_answers(context));
     let mut items = Vec::new();
     for group in rollouts.chunk_by(|one, other| one.row == other.row) {
         let row = group[0].row;
@@ -49,13 +50,13 @@ pub(super) fn items(context: &StageContext, inputs: &StageInputs<'_>) -> anyhow:
 }
 
 /// A text that was given as an answer, and who gave it.
-pub(super) struct Answer<'a> {
-    pub(super) text: &'a str,
-    pub(super) samples: Vec<u32>,
+struct Answer<'a> {
+    text: &'a str,
+    samples: Vec<u32>,
 }
 
 /// The texts of a question's answers that can be read, by the place of the first in the group.
-pub(super) fn distinct<'a>(context: &StageContext, group: &'a [Rollout]) -> anyhow::Result<BTreeMap<usize, Answer<'a>>> {
+fn distinct<'a>(context: &StageContext, group: &'a [Rollout]) -> anyhow::Result<BTreeMap<usize, Answer<'a>>> {
     let rule = answer_rule(&context.profile);
     let mut first_of: BTreeMap<&str, usize> = BTreeMap::new();
     let mut answers: BTreeMap<usize, Answer<'a>> = BTreeMap::new();
@@ -68,16 +69,6 @@ pub(super) fn distinct<'a>(context: &StageContext, group: &'a [Rollout]) -> anyh
         answers.entry(first).or_insert_with(|| Answer { text, samples: Vec::new() }).samples.push(rollout.sample);
     }
     Ok(answers)
-}
-
-/// Answers to a question, of which the first have consecutive rows.
-fn width(context: &StageContext) -> u64 {
-    let profile = &context.profile;
-    u64::from(match context.place.phase {
-        Phase::Challenger => profile.challenger.num_samples,
-        Phase::Curriculum => profile.curriculum.num_samples,
-        _ => profile.solver.group_size,
-    })
 }
 
 /// The questions of this shard by their rows, and the rows.

@@ -2,7 +2,6 @@
 //! consensus and one that does not, so that the question alone tells nothing; and answers beside their spoilt forms. Where no two answers are the same there
 //! is no consensus: any two answers to a question, without a target, and the Verifier is held to its own mean.
 
-use super::answers::distinct;
 use super::{Item, settings_of};
 use crate::context::StageContext;
 use crate::curricula::curriculum_place;
@@ -14,6 +13,7 @@ use rzero_algo::verdict::{shuffled, truncated};
 use rzero_schema::ids::Place;
 use rzero_schema::tables::{Label, Rollout};
 use rzero_schema::vocab::{AnswerForm, AnswerKind, Stage};
+use std::collections::BTreeSet;
 
 /// Least share of the votes that a consensus has.
 const CONSENSUS: f64 = 0.5;
@@ -26,10 +26,16 @@ pub(super) fn declare<'a>(inputs: StageInputs<'a>, context: &StageContext) -> St
 /// A question on which the answers differ, and what was answered.
 struct Contest<'a> {
     label: &'a Label,
-    /// Places in the group of the texts that agree with the consensus, and of those that do not.
-    agreeing: Vec<usize>,
-    differing: Vec<usize>,
     group: &'a [Rollout],
+}
+
+impl Contest<'_> {
+    /// Places in the group of the texts that voted for such a class, each once.
+    fn texts(&self, is_class: impl Fn(i32) -> bool) -> Vec<usize> {
+        let mut seen = BTreeSet::new();
+        let classes = self.label.sample_classes.iter().zip(self.group).enumerate();
+        classes.filter(|(_, (class, rollout))| is_class(**class) && seen.insert(&rollout.completion)).map(|(at, _)| at).collect()
+    }
 }
 
 pub(super) fn items(context: &StageContext, inputs: &StageInputs<'_>) -> anyhow::Result<Vec<Item>> {
@@ -39,7 +45,7 @@ pub(super) fn items(context: &StageContext, inputs: &StageInputs<'_>) -> anyhow:
     let labels = inputs.output_at(Stage::VoteLabel, place)?.read::<Label>()?;
     let rollouts = inputs.output_at(Stage::SolveSample, place)?.read::<Rollout>()?;
     let has_consensus = context.profile.domain.answers != AnswerForm::Rubric;
-    let contests = contests(context, &labels, &rollouts, has_consensus)?;
+    let contests = contests(&labels, &rollouts, has_consensus);
     if contests.is_empty() {
         let message = format!(
             "on no question of iteration {iteration} do the answers differ and have a majority: there is nothing to judge"
@@ -58,7 +64,12 @@ pub(super) fn items(context: &StageContext, inputs: &StageInputs<'_>) -> anyhow:
         let row = 2 * index as u64;
         let mut stream = random_stream("answer to judge", &StreamKey { step, row, ..key });
         let mut pick = |places: &[usize]| places[uniform_below(&mut stream, places.len() as u64) as usize];
-        let (agreeing, differing) = (pick(&contest.agreeing), pick(&contest.differing));
+        let (agreeing, differing) = if has_consensus {
+            (pick(&contest.texts(|class| class == 0)), pick(&contest.texts(|class| class > 0)))
+        } else {
+            let texts = contest.texts(|class| class >= 0);
+            (pick(&texts), pick(&texts))
+        };
         if row < num_answers - num_planted {
             for (row, at, target) in [(row, agreeing, 1.0), (row + 1, differing, 0.0)] {
                 let target = has_consensus.then_some(target);
@@ -93,28 +104,21 @@ fn item(row: u64, contest: &Contest<'_>, at: usize, kind: AnswerKind, response: 
     }
 }
 
-fn contests<'a>(
-    context: &StageContext,
-    labels: &'a [Label],
-    rollouts: &'a [Rollout],
-    has_consensus: bool,
-) -> anyhow::Result<Vec<Contest<'a>>> {
+/// The questions whose votes say that there is something to tell apart: where there is a consensus, answers for it and against it; else any answer.
+fn contests<'a>(labels: &'a [Label], rollouts: &'a [Rollout], has_consensus: bool) -> Vec<Contest<'a>> {
     let mut groups = rollouts.chunk_by(|one, other| one.row == other.row).peekable();
     let mut contests = Vec::new();
     for label in labels {
         while groups.next_if(|group| group[0].row < label.row).is_some() {}
         let Some(group) = groups.next_if(|group| group[0].row == label.row) else { continue };
-        if (has_consensus && label.vote_share < CONSENSUS) || group.len() != label.sample_classes.len() {
-            continue;
-        }
-        let texts: Vec<usize> = distinct(context, group)?.into_keys().collect();
-        let (agreeing, differing): (Vec<usize>, Vec<usize>) = match has_consensus {
-            true => texts.into_iter().partition(|at| label.sample_classes[*at] == 0),
-            false => (texts.clone(), texts),
+        let voted = |is_class: fn(&i32) -> bool| label.sample_classes.iter().any(is_class);
+        let is_open = match has_consensus {
+            true => label.vote_share >= CONSENSUS && voted(|class| *class == 0) && voted(|class| *class > 0),
+            false => voted(|class| *class >= 0),
         };
-        if !agreeing.is_empty() && !differing.is_empty() {
-            contests.push(Contest { label, agreeing, differing, group });
+        if is_open && group.len() == label.sample_classes.len() {
+            contests.push(Contest { label, group });
         }
     }
-    Ok(contests)
+    contests
 }

@@ -1,16 +1,17 @@
 //! What the answers to a question weigh, by the labeller of the profile.
 
 use super::answers::COLUMNS;
-use crate::answers::answer_rule;
+use crate::answers::{answer_rule, known_form};
 use crate::context::StageContext;
 use crate::exit::StageFailure;
 use crate::inputs::StageInputs;
-use rzero_algo::answer::{AnswerRule, BOX_OPEN, answer_form};
+use crate::judged::question_row;
+use rzero_algo::answer::AnswerRule;
 use rzero_algo::domain::true_answer;
 use rzero_algo::labeller;
 use rzero_algo::vote::{Ballot, VoteOutcome};
 use rzero_schema::tables::JudgedAnswer;
-use rzero_schema::vocab::{AnswerForm, AnswerStatus, Evaluator, FinishReason, Labeller, Phase, Stage};
+use rzero_schema::vocab::{AnswerForm, AnswerStatus, Evaluator, Labeller, Phase, Stage};
 use std::collections::BTreeMap;
 use std::ops::Range;
 
@@ -41,10 +42,9 @@ impl Weigher {
         if !is_judged {
             return Ok(Self { labeller, evaluator, rule, verdicts: None });
         }
-        let num_samples = u64::from(super::num_samples(context));
         let mut verdicts: BTreeMap<u64, Vec<(u32, f64)>> = BTreeMap::new();
         for judged in inputs.output(Stage::Verify)?.read::<JudgedAnswer>()? {
-            let row = judged.row / num_samples;
+            let row = question_row(context, &judged);
             if let (true, Some(score)) = (rows.contains(&row), judged.score) {
                 verdicts.entry(row).or_default().extend(judged.equal_samples.iter().map(|sample| (*sample, score)));
             }
@@ -84,8 +84,7 @@ impl Weigher {
     /// band keeps what is neither always well answered nor never, and the best answer's lead over it for a margin.
     pub(super) fn judged(&self, outcome: VoteOutcome, question: &str, score: Option<f64>, best: f64) -> VoteOutcome {
         if self.labeller == Labeller::Executor {
-            let truth = true_answer(self.evaluator, question).map(|truth| format!("{BOX_OPEN}{truth}}}"));
-            let form = truth.as_ref().and_then(|text| answer_form(text, FinishReason::Stop, &self.rule).ok());
+            let form = true_answer(self.evaluator, question).and_then(|truth| known_form(&truth, &self.rule).ok());
             return outcome.with_label(form.as_deref());
         }
         if self.rule.form != AnswerForm::Rubric {

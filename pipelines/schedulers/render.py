@@ -23,7 +23,7 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
-DATA_STAGES = {"vote-label", "filter", "label-probe", "judge"}
+DATA_STAGES = {"vote-label", "filter", "remember", "label-probe", "judge"}
 SAMPLING_STAGES = {"challenge-gen", "solve-sample", "verify", "eval"}
 # The environment says into how many tasks these are cut.
 CUT_BY = dict.fromkeys([*SAMPLING_STAGES, "vote-label", "judge"], "RZERO_SHARDS") | {"grpo-gradient": "RZERO_GRADIENTS"}

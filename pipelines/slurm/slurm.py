@@ -34,7 +34,7 @@ FOLDER = RUN / "slurm"
 LOGS = FOLDER / "logs"
 
 # Stages that only move tables; all others hold a model.
-DATA_STAGES = {"vote-label", "filter", "label-probe", "judge"}
+DATA_STAGES = {"vote-label", "filter", "remember", "label-probe", "judge"}
 
 # Stages that leave the model to a server, where there is one.
 SAMPLING_STAGES = {"challenge-gen", "solve-sample", "verify", "eval"}

@@ -2,12 +2,12 @@
 //! are weighed by it or by the Solver's own confidence. The audit derives all of it again.
 
 use crate::stability::run;
-use rzero_algo::verdict::verifier_reward;
+use rzero_algo::verdict::{read_verdict, verifier_reward};
 use rzero_io::layout::RunLayout;
 use rzero_io::set::StageOutput;
 use rzero_schema::ids::Place;
 use rzero_schema::table::Table;
-use rzero_schema::tables::{JudgedAnswer, Label, RewardRow, Rollout};
+use rzero_schema::tables::{CurriculumRow, DroppedRow, JudgedAnswer, Label, RewardRow, Rollout};
 use rzero_schema::vocab::{Phase, Stage};
 use std::collections::{BTreeMap, BTreeSet};
 use std::process::Command;
@@ -84,6 +84,109 @@ fn three_roles_evolve_in_one_loop() {
     let summary = Command::new(env!("CARGO_BIN_EXE_summary")).arg(layout.root()).output().unwrap();
     let text = String::from_utf8(summary.stdout).unwrap();
     assert!(text.contains("Verifier: mean scores") && text.contains("shuffled"), "{text}");
+}
+
+#[test]
+fn an_answer_of_its_own_judges_all_answers_to_a_question() {
+    let folder = tempfile::tempdir().unwrap();
+    let settings = "roles=3;verifier.verdict=derivation;verifier.sampling.max_tokens=100;verifier.num_verdicts=4;verifier.min_score=0.5;\
+                    verifier.consensus=0.25;verifier.num_answers=16;verifier.planted_share=0";
+    let layout = run(&folder.path().join("run"), settings);
+    // In training: near the consensus is 1, near the answer against it 0, anything else is right about one of the two.
+    let place = Place::new(1, Phase::Verifier, 1);
+    let judged: Vec<JudgedAnswer> = rows(&layout, Stage::Verify, place);
+    let rollouts: Vec<Rollout> = rows(&layout, Stage::Verify, place);
+    let rewards: Vec<RewardRow> = rows(&layout, Stage::GrpoStep, place);
+    assert_eq!((judged.len(), rollouts.len(), rewards.len()), (16, 8 * 4, 8 * 4));
+    let mut found = BTreeSet::new();
+    for (pair, of_pair) in judged.chunks(2).zip(rewards.chunks(4)) {
+        assert!(of_pair.iter().all(|reward| reward.row == pair[0].row && reward.challenge_id == pair[0].verdict_id));
+        let said: Vec<&RewardRow> = of_pair.iter().filter(|reward| reward.answer.is_some()).collect();
+        assert!(pair.iter().all(|row| row.scores.len() == said.len() && row.num_verdicts == 4));
+        for (at, reward) in said.iter().enumerate() {
+            let verdicts = (pair[0].scores[at], pair[1].scores[at]);
+            assert_eq!(verdicts.0 == 1.0, reward.answer == reward.pseudo_label);
+            let expected = if verdicts == (1.0, 0.0) {
+                1.0
+            } else if verdicts == (0.0, 1.0) {
+                0.0
+            } else {
+                0.5
+            };
+            assert_eq!((reward.reward, verdicts != (1.0, 1.0)), (expected, true));
+            found.insert((reward.reward * 2.0) as u32);
+        }
+        assert!(of_pair.iter().filter(|reward| reward.answer.is_none()).all(|reward| reward.reward == 0.0));
+    }
+    assert!(found.len() > 1, "{found:?}");
+    // It is asked each question once, however many answers there are, and a label that it seldom comes to is dropped.
+    let judged: Vec<JudgedAnswer> = rows(&layout, Stage::Verify, CURRICULUM);
+    let asked: BTreeSet<u64> = rows::<Rollout>(&layout, Stage::Verify, CURRICULUM).iter().map(|rollout| rollout.row).collect();
+    let questions: BTreeSet<&str> = judged.iter().map(|row| row.challenge_id.as_str()).collect();
+    assert!(asked.len() == questions.len() && asked.len() < judged.len());
+    let scores: BTreeMap<(&str, u32), f64> = judged
+        .iter()
+        .flat_map(|row| row.equal_samples.iter().filter_map(|sample| Some(((row.challenge_id.as_str(), *sample), row.score?))))
+        .collect();
+    let labels: Vec<Label> = rows(&layout, Stage::VoteLabel, CURRICULUM);
+    for label in &labels {
+        // All answers of a class are one answer, so the verdict on any is the label's.
+        let of_label = label.sample_classes.iter().position(|class| *class == 0);
+        let score = of_label.and_then(|at| scores.get(&(label.challenge_id.as_str(), at as u32)));
+        assert_eq!(label.is_agreed, Some(score.is_some_and(|score| *score >= 0.5)), "{label:?}");
+        assert!(label.class_weights.iter().zip(&label.class_counts).all(|(weight, count)| *weight == f64::from(*count)));
+    }
+    let agreed: BTreeMap<&str, bool> =
+        labels.iter().map(|label| (label.challenge_id.as_str(), label.is_agreed.unwrap())).collect();
+    let kept: Vec<CurriculumRow> = rows(&layout, Stage::Filter, CURRICULUM);
+    assert!(!kept.is_empty() && kept.iter().all(|row| agreed[row.challenge_id.as_str()]));
+    let dropped: Vec<DroppedRow> = rows(&layout, Stage::Filter, CURRICULUM);
+    let refused = dropped.iter().filter(|row| row.drop_reason == "disagreement");
+    assert!(refused.clone().count() > 0 && refused.into_iter().all(|row| !agreed[row.challenge_id.as_str()]));
+}
+
+#[test]
+fn answers_are_compared_in_both_orders() {
+    let folder = tempfile::tempdir().unwrap();
+    let settings = "roles=3;verifier.verdict=comparison;domain.verifier_prompt=pipelines/domains/arithmetic/comparison.jinja;\
+                    verifier.num_verdicts=4;curriculum.labeller=verifier_weighted";
+    let layout = run(&folder.path().join("run"), settings);
+    let judged: Vec<JudgedAnswer> = rows(&layout, Stage::Verify, CURRICULUM);
+    let rollouts: Vec<Rollout> = rows(&layout, Stage::Verify, CURRICULUM);
+    let of_question = |judged: &[JudgedAnswer]| -> Vec<Vec<JudgedAnswer>> {
+        judged.chunk_by(|one, other| one.challenge_id == other.challenge_id).map(<[JudgedAnswer]>::to_vec).collect()
+    };
+    let mut num_compared = 0;
+    for answers in of_question(&judged) {
+        for (at, row) in answers.iter().enumerate() {
+            let next = &answers[(at + 1) % answers.len()].response;
+            assert_eq!(row.other.as_ref(), (answers.len() > 1).then_some(next));
+            let verdicts: Vec<&Rollout> = rollouts.iter().filter(|rollout| rollout.row == row.row).collect();
+            assert!(verdicts.is_empty() || (verdicts.len() == 4 && row.other.is_some()));
+            // Two with the answer first, two with it second, and the score is the answer's own in either order.
+            for pair in verdicts.chunks(2) {
+                assert_eq!(pair[0].prompt_tokens, pair[1].prompt_tokens);
+            }
+            let scores: Vec<f64> = verdicts
+                .iter()
+                .filter_map(|rollout| {
+                    let first = read_verdict(&rollout.completion, 9)?;
+                    Some(if rollout.sample < 2 { first } else { 1.0 - first })
+                })
+                .collect();
+            assert_eq!(scores, row.scores);
+            if let [first, _, third, _] = verdicts.as_slice() {
+                assert_ne!(first.prompt_tokens, third.prompt_tokens);
+                assert_eq!(first.prompt_tokens.len(), third.prompt_tokens.len());
+                num_compared += 1;
+            }
+        }
+    }
+    assert!(num_compared > 8, "{num_compared}");
+    // In training the two of a pair are held against each other.
+    for pair in rows::<JudgedAnswer>(&layout, Stage::Verify, Place::new(1, Phase::Verifier, 2)).chunks(2) {
+        assert_eq!((pair[0].other.as_ref(), pair[1].other.as_ref()), (Some(&pair[1].response), Some(&pair[0].response)));
+    }
 }
 
 #[test]

@@ -263,6 +263,19 @@ vocabulary! {
 }
 
 vocabulary! {
+    /// What the Verifier writes of an answer.
+    VerdictForm {
+        /// A score: it is shown the answer, and writes a number.
+        Score = "score",
+        /// A score of one of two answers over the other: it is shown both, in either order as often. The other's is what is missing to 1.
+        Comparison = "comparison",
+        /// An answer of its own: it is shown the question alone, and its verdict is 1 where it comes to the same. One such answer judges
+        /// all answers to the question.
+        Derivation = "derivation",
+    }
+}
+
+vocabulary! {
     /// Why the filter dropped a candidate question. The order is the order in which the gates are asked.
     DropReason {
         /// The Challenger's completion is not a well-formed question; `challenge_status` says how.
@@ -271,7 +284,7 @@ vocabulary! {
         Duplicate = "duplicate",
         /// No answer could be parsed, so there is no label.
         NoLabel = "no_label",
-        /// The Solvers that answered do not agree on the label.
+        /// The Solvers that answered, or the Verifier, do not agree on the label.
         Disagreement = "disagreement",
         /// Vote share under the band: too hard, or invalid.
         TooHard = "too_hard",

@@ -26,6 +26,12 @@ pub fn known_form(answer: &str, rule: &AnswerRule) -> Result<String, AnswerStatu
     Ok(answer_form(&boxed(answer), FinishReason::Stop, rule)?.into_owned())
 }
 
+/// The canonical form of the answer in a response that is whole; nothing where it has none.
+#[must_use]
+pub fn known_response(response: &str, rule: &AnswerRule) -> Option<String> {
+    Some(answer_form(response, FinishReason::Stop, rule).ok()?.into_owned())
+}
+
 /// Reads the answer of a rollout.
 ///
 /// # Errors

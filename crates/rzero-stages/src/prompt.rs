@@ -9,7 +9,7 @@
 //!
 //! [[messages]]
 //! role = "user"                       # system, user or assistant
-//! content = "Solve: {{ question }}"   # a template; `question` is its variable, and of a Verifier's prompt `response`
+//! content = "Solve: {{ question }}"   # a template; `question` is its variable; of a Verifier's prompt also `response`, and `other`
 //! ```
 //!
 //! A model without a chat template reads a conversation in the plain form of [`plain_text`]. In either file a question is data: it is
@@ -130,6 +130,14 @@ impl Prompt {
     /// As [`Prompt::render`].
     pub fn render_response(&self, question: &str, response: &str) -> anyhow::Result<String> {
         self.render_with(&context! { question, response })
+    }
+
+    /// The finished prompt with a question and two responses to it, the first of them `response`, the second `other`.
+    ///
+    /// # Errors
+    /// As [`Prompt::render`].
+    pub fn render_comparison(&self, question: &str, response: &str, other: &str) -> anyhow::Result<String> {
+        self.render_with(&context! { question, response, other })
     }
 
     /// The finished prompt with problems and their answers to look at: `anchors`, of which each has `question` and `answer`.

@@ -104,7 +104,8 @@ made_up_rows! {
         class_answers, class_counts, class_weights, sample_statuses, sample_classes, is_agreed, score,
     }
     JudgedAnswer {
-        verdict_id, row, challenge_id, sample, equal_samples, kind, response, target, num_verdicts, scores, score, agreement, rubric,
+        verdict_id, row, challenge_id, sample, equal_samples, kind, response, other, target, num_verdicts, scores, score, agreement,
+        rubric,
     }
     CurriculumRow { challenge_id, row, question, pseudo_label, vote_share, margin, gate_version }
     DroppedRow {

@@ -35,7 +35,8 @@ table! {
         sample_statuses: Vec<String>,
         /// Class of each sample as an index into `class_answers`; -1 where the answer did not vote.
         sample_classes: Vec<i32>,
-        /// Where two Solvers answered: whether no other class has more votes than the pseudo-label's, in the answers of each.
+        /// Where two Solvers answered: whether no other class has more votes than the pseudo-label's, in the answers of each. Where a Verifier may
+        /// drop labels: whether its mean verdict on this one's answers is high enough (`verifier.min_score`).
         is_agreed: Option<bool>,
         /// The Verifier's mean verdict on the answers that could be parsed; null where it judged none.
         score: Option<f64>,

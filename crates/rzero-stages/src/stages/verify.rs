@@ -3,13 +3,17 @@
 //! In the verifier phase the policy in training judges one step's batch, for `grpo-step` to reward; in the challenger and curriculum phases the
 //! Verifier of the iteration before judges the answers that are voted on; in the solver phase the newest judges what the Solver is rewarded for;
 //! in the eval phase it judges answers of the base model to held-out problems, always the same, so that a drift of its scores is seen. Equal
-//! answers to a question are judged once.
+//! answers to a question are judged once. Where verdicts compare, each answer is held against the next, in both orders. Where a verdict is an answer of the Verifier's own, the same completions judge all answers to a question.
 //!
 //! Writes `rollouts`, the verdicts as they were sampled, and `verdicts`, what they say, a row an answer.
 
 mod answers;
+mod given;
 mod pairs;
 mod probes;
+mod said;
+
+pub(crate) use said::{Reader, Tally};
 
 use crate::args::{CommonArgs, EXIT_CODES_HELP};
 use crate::backend::{Backend, BackendArgs};
@@ -22,11 +26,11 @@ use crate::judged::figures;
 use crate::outputs::StageOutputs;
 use crate::policy::{Policy, PolicyRequest};
 use crate::stages::challenge_gen::rollout;
-use rzero_algo::verdict::{judge, read_verdict};
+use rzero_algo::verdict::judge;
 use rzero_schema::ids::Place;
 use rzero_schema::profile::VerifierSettings;
 use rzero_schema::tables::{JudgedAnswer, Rollout};
-use rzero_schema::vocab::{AnswerKind, Phase, Role, Stage};
+use rzero_schema::vocab::{AnswerKind, Phase, Role, Stage, VerdictForm};
 use std::collections::BTreeMap;
 
 /// Let the Verifier judge answers.
@@ -57,6 +61,8 @@ pub(crate) struct Item {
     pub(crate) kind: AnswerKind,
     pub(crate) question: String,
     pub(crate) response: String,
+    /// What it is compared with, if there is anything.
+    pub(crate) other: Option<String>,
     /// What a verdict should say, where that is known: the consensus in training, the truth of a probe.
     pub(crate) target: Option<f64>,
 }
@@ -68,16 +74,17 @@ impl Item {
     }
 
     /// Its row in `verdicts`, of as many verdicts as were asked for and those that could be read.
-    fn judged(self, num_verdicts: u32, scores: Vec<f64>, rubric: &str) -> JudgedAnswer {
+    fn judged(&self, num_verdicts: u32, scores: Vec<f64>, rubric: &str) -> JudgedAnswer {
         let judged = judge(&scores);
         JudgedAnswer {
             verdict_id: self.verdict_id(),
             row: self.row,
-            challenge_id: self.challenge_id,
+            challenge_id: self.challenge_id.clone(),
             sample: self.samples.first().copied().unwrap_or(0),
-            equal_samples: self.samples,
+            equal_samples: self.samples.clone(),
             kind: self.kind.to_string(),
-            response: self.response,
+            response: self.response.clone(),
+            other: self.other.clone(),
             target: self.target,
             num_verdicts,
             scores,
@@ -104,7 +111,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     };
     let inputs = StageInputs::new(&context)
         .with_checkpoint("verifier", &checkpoint)
-        .with_file(RUBRIC, &context.project_path(&context.profile.domain.verifier_prompt)?);
+        .with_file(RUBRIC, &context.project_path(settings.prompt(&context.profile.domain))?);
     let inputs = backend.declare(with_answers(inputs, &context)?);
     run_stage(&context, inputs, |inputs, outputs| judge_answers(&context, settings, &backend, inputs, outputs))
 }
@@ -132,15 +139,19 @@ pub(crate) fn with_answers<'a>(inputs: StageInputs<'a>, context: &StageContext) 
 
 /// The answers that this shard judges, in the order of their rows.
 pub(crate) fn items(context: &StageContext, inputs: &StageInputs<'_>) -> anyhow::Result<Vec<Item>> {
-    match context.place.phase {
-        Phase::Verifier => pairs::items(context, inputs),
-        Phase::Eval => probes::items(context, inputs),
-        _ => answers::items(context, inputs),
+    let mut items = match context.place.phase {
+        Phase::Verifier => pairs::items(context, inputs)?,
+        Phase::Eval => probes::items(context, inputs)?,
+        _ => answers::items(context, inputs)?,
+    };
+    if settings_of(context)?.verdict != VerdictForm::Comparison {
+        items.iter_mut().for_each(|item| item.other = None);
     }
+    Ok(items)
 }
 
 /// Verdicts on each answer at a place.
-fn num_verdicts(context: &StageContext, settings: &VerifierSettings) -> u32 {
+pub(crate) fn num_verdicts(context: &StageContext, settings: &VerifierSettings) -> u32 {
     if context.place.phase == Phase::Verifier { settings.group_size } else { settings.num_verdicts }
 }
 
@@ -155,13 +166,31 @@ fn judge_answers(
     let policy = Policy::read(inputs.path("verifier")?, backend)?;
     let prompt = inputs.prompt(RUBRIC, "verifier")?;
     let samples = num_verdicts(context, settings);
+    let reader = Reader::new(context, settings);
+    let is_plain = |text: &str| !policy.holds_special_token(text);
     let mut requests = Vec::new();
-    for item in &items {
+    for group in reader.groups(&items) {
+        let item = &group[0];
         // A response is data, as a question is: one that spells out a special token, or leaves no room, is not put to the model.
-        let is_plain = !policy.holds_special_token(&item.response) && !policy.holds_special_token(&item.question);
-        let text = if is_plain { Some(prompt.render_response(&item.question, &item.response)?) } else { None };
-        if let Some(text) = text.filter(|text| policy.has_room_for(text).unwrap_or(false)) {
-            requests.push(PolicyRequest { prompt: text, samples: (0..samples).map(|sample| (item.row, sample)).collect() });
+        if ![&item.question, &item.response].into_iter().chain(&item.other).all(|text| is_plain(text)) {
+            continue;
+        }
+        let texts = match (settings.verdict, &item.other) {
+            (VerdictForm::Score, _) => vec![prompt.render_response(&item.question, &item.response)?],
+            (VerdictForm::Derivation, _) => vec![prompt.render(&item.question)?],
+            (VerdictForm::Comparison, Some(other)) => vec![
+                prompt.render_comparison(&item.question, &item.response, other)?,
+                prompt.render_comparison(&item.question, other, &item.response)?,
+            ],
+            (VerdictForm::Comparison, None) => continue,
+        };
+        if !texts.iter().all(|text| policy.has_room_for(text).unwrap_or(false)) {
+            continue;
+        }
+        let share = samples / texts.len() as u32;
+        for (order, prompt) in (0..).zip(texts) {
+            let samples = (order * share..(order + 1) * share).map(|sample| (item.row, sample)).collect();
+            requests.push(PolicyRequest { prompt, samples });
         }
     }
     let ids: BTreeMap<u64, String> = items.iter().map(|item| (item.row, item.verdict_id())).collect();
@@ -174,38 +203,14 @@ fn judge_answers(
             .into_iter()
             .map(|sample| rollout(sample, Role::Verifier, |row| ids.get(&row).cloned().unwrap_or_default()))
             .collect();
-        tally.add(&rollouts, settings.max_score);
+        tally.add(&reader, &rollouts)?;
         Ok(writer.write(&rollouts)?)
     })?;
     outputs.finish_table(writer)?;
     let rubric = inputs.digests().get(RUBRIC).cloned().unwrap_or_default();
-    let judged = tally.rows(items, &rubric);
+    let judged = tally.rows(&reader, &items, &rubric);
     tell(&judged, outputs);
     outputs.write_table(&judged)
-}
-
-/// Verdicts by the row of the answer that they are on.
-#[derive(Default)]
-pub(crate) struct Tally(BTreeMap<u64, (u32, Vec<f64>)>);
-
-impl Tally {
-    /// Reads verdicts, which come in the order of row and sample.
-    pub(crate) fn add(&mut self, rollouts: &[Rollout], max_score: u32) {
-        for rollout in rollouts {
-            let (number, scores) = self.0.entry(rollout.row).or_default();
-            *number += 1;
-            scores.extend(read_verdict(&rollout.completion, max_score));
-        }
-    }
-
-    /// The rows of `verdicts`.
-    pub(crate) fn rows(mut self, items: Vec<Item>, rubric: &str) -> Vec<JudgedAnswer> {
-        let row = |item: Item| {
-            let (number, scores) = self.0.remove(&item.row).unwrap_or_default();
-            item.judged(number, scores, rubric)
-        };
-        items.into_iter().map(row).collect()
-    }
 }
 
 /// Counts and figures of the manifest.

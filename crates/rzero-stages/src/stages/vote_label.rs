@@ -199,7 +199,12 @@ impl Polls<'_> {
             let weights = self.weigher.weights(&ballots, &confidences, verdicts.as_deref());
             let outcome = weighted_vote(&ballots, weights.as_deref());
             let outcome = self.weigher.judged(outcome, questions.texts.value(at), score, best);
-            labels.add(id, row, questions.texts.value(at), &ballots, &outcome, self.num_first, score)?;
+            let is_agreed = [
+                self.num_first.map(|num_first| outcome.is_agreed(num_first)),
+                self.weigher.upholds(&outcome, verdicts.as_deref()),
+            ];
+            let is_agreed = is_agreed.into_iter().flatten().reduce(|one, other| one && other);
+            labels.add(id, row, questions.texts.value(at), &ballots, &outcome, is_agreed, score)?;
         }
         labels.finish()
     }

@@ -12,7 +12,7 @@ use crate::stages::challenge_gen::{challenge, question_rule};
 use crate::stages::eval::audited::Graders;
 use crate::stages::grpo_step::audited::step_rows;
 use crate::stages::solve_sample::{Question, batch_questions};
-use crate::stages::verify::{RUBRIC, Tally, items, settings_of, with_answers};
+use crate::stages::verify::{RUBRIC, Reader, Tally, items, settings_of, with_answers};
 use anyhow::Context;
 use rayon::prelude::*;
 use rzero_io::reader::{read_table, stream_table};
@@ -248,13 +248,10 @@ fn verdicts(audit: &Audit<'_>, known: &KnownShard, findings: &mut Findings) -> a
     let mut context = context_of(audit, Stage::Verify, known.place)?;
     context.shard = known.shard;
     let inputs = with_answers(StageInputs::new(&context), &context)?.require_all()?;
-    let (settings, mut tally) = (settings_of(&context)?, Tally::default());
-    each_rollouts(audit, known, &texts, findings, |rollouts| {
-        tally.add(rollouts, settings.max_score);
-        Ok(())
-    })?;
+    let (reader, mut tally) = (Reader::new(&context, settings_of(&context)?), Tally::default());
+    each_rollouts(audit, known, &texts, findings, |rollouts| tally.add(&reader, rollouts))?;
     let rubric = known.manifest.digests.get(RUBRIC).context("its manifest lists no prompt of the Verifier")?;
-    let expected = tally.rows(items(&context, &inputs)?, rubric);
+    let expected = tally.rows(&reader, &items(&context, &inputs)?, rubric);
     tell_rows::<JudgedAnswer>(known, &expected, &rows_of(audit, known)?, findings)
 }
 

@@ -8,7 +8,7 @@ use crate::stages::verify::settings_of;
 use rzero_model::ModelConfig;
 use rzero_schema::profile::GrpoSettings;
 use rzero_schema::tables::Rollout;
-use rzero_schema::vocab::{Role, Stage};
+use rzero_schema::vocab::{Role, Stage, VerdictForm};
 use rzero_train::memory::{MemoryPlan, StepSize};
 use std::path::Path;
 
@@ -49,7 +49,7 @@ impl<'a> RoleSettings<'a> {
                 Self {
                     grpo: &verifier.grpo,
                     length_limit: verifier.sampling.max_tokens,
-                    num_rollouts: verifier.num_answers as usize * verifier.group_size as usize,
+                    num_rollouts: verifier.num_groups() as usize * verifier.group_size as usize,
                     num_steps: verifier.steps,
                 }
             }
@@ -73,12 +73,18 @@ fn plan(context: &StageContext, role: Role, rollouts: Option<&[Rollout]>) -> any
         _ => {
             let domain = &context.profile.domain;
             let (prompt, question) = match role {
-                Role::Challenger => (&domain.challenger_prompt, 0),
-                Role::Solver => (&domain.solver_prompt, domain.max_question_chars),
-                // An answer of the Solver stands in the prompt.
+                Role::Challenger => (domain.challenger_prompt.as_str(), 0),
+                Role::Solver => (domain.solver_prompt.as_str(), domain.max_question_chars),
                 Role::Verifier => {
-                    let answer = CHARACTERS_A_TOKEN * context.profile.solver.sampling.max_tokens;
-                    (&domain.verifier_prompt, domain.max_question_chars + answer)
+                    let verifier = settings_of(context)?;
+                    let answer = match verifier.verdict {
+                        VerdictForm::Score => 1,
+                        VerdictForm::Comparison => 2,
+                        VerdictForm::Derivation => 0,
+                    };
+                    // Answers of the Solver stand in the prompt.
+                    let answer = answer * CHARACTERS_A_TOKEN * context.profile.solver.sampling.max_tokens;
+                    (verifier.prompt(domain), domain.max_question_chars + answer)
                 }
             };
             let prompt = std::fs::metadata(context.project_path(prompt)?).map_or(0, |file| file.len() as usize);

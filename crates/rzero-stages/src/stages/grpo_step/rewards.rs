@@ -6,12 +6,12 @@ use crate::context::StageContext;
 use crate::curricula::{Curricula, curriculum_place};
 use crate::inputs::StageInputs;
 use crate::judged::question_row;
-use crate::stages::verify::settings_of;
+use crate::stages::verify::{Reader, settings_of};
 use rzero_algo::advantage::{Advantages, group_advantages};
 use rzero_algo::repetition::memory::recall;
 use rzero_algo::repetition::{NO_CLUSTER, repetition};
 use rzero_algo::reward::{challenger_reward, solver_reward};
-use rzero_algo::verdict::{copied_share, read_verdict, verdict_reward, verifier_reward};
+use rzero_algo::verdict::{copied_share, verdict_reward, verifier_reward};
 use rzero_schema::profile::VerifierSettings;
 use rzero_schema::tables::{Challenge, CurriculumRow, JudgedAnswer, Label, MemoryRow, RewardRow, Rollout};
 use rzero_schema::vocab::{AnswerStatus, ChallengeStatus, Objective, Phase, Stage};
@@ -183,36 +183,45 @@ fn verdicts(context: &StageContext, inputs: &StageInputs<'_>) -> anyhow::Result<
     Ok(Verdicts { scores, max_tokens: context.profile.solver.sampling.max_tokens, length_penalty, copy_penalty })
 }
 
-/// Verifier: how close each verdict is to the target; where there is none, to what the verdicts on the same answer say on average.
+/// Verifier: how close each verdict is to the target; where there is none, to what the verdicts on the same answer say on average. A completion that
+/// judges several answers earns the mean.
 pub(crate) fn verifier(context: &StageContext, inputs: &StageInputs<'_>) -> anyhow::Result<(Vec<Rollout>, Scored)> {
-    let settings = settings_of(context)?;
+    let reader = Reader::new(context, settings_of(context)?);
     let rollouts = inputs.output(Stage::Verify)?.read::<Rollout>()?;
-    let judged: BTreeMap<u64, JudgedAnswer> =
-        inputs.output(Stage::Verify)?.read::<JudgedAnswer>()?.into_iter().map(|judged| (judged.row, judged)).collect();
+    let judged = inputs.output(Stage::Verify)?.read::<JudgedAnswer>()?;
+    // Of each group its answers, their canonical forms and what a verdict on each should say.
+    let answers = |group: &[JudgedAnswer]| -> Vec<(Option<String>, Option<f64>)> {
+        group.iter().map(|judged| (reader.form(&judged.response), judged.target.or(judged.score))).collect()
+    };
+    let groups: BTreeMap<u64, (&JudgedAnswer, Vec<_>)> =
+        reader.judged_groups(&judged).map(|group| (group[0].row, (&group[0], answers(group)))).collect();
     let mut rows = Vec::with_capacity(rollouts.len());
     for rollout in &rollouts {
-        let Some(judged) = judged.get(&rollout.row).filter(|judged| judged.verdict_id == rollout.challenge_id) else {
+        let Some((first, answers)) = groups.get(&rollout.row).filter(|(first, _)| first.verdict_id == rollout.challenge_id)
+        else {
             return Err(mismatch(format!("a verdict is on {}, which was not judged", rollout.challenge_id), "verify"));
         };
-        let target = judged.target.or(judged.score);
-        let score = read_verdict(&rollout.completion, settings.max_score);
+        let said = reader.read(rollout)?;
+        let reward = |(form, target): &(Option<String>, Option<f64>)| {
+            target.map_or(0.0, |target| verifier_reward(said.verdict(form.as_deref()), target))
+        };
         rows.push(RewardRow {
             challenge_id: rollout.challenge_id.clone(),
             row: rollout.row,
             sample: rollout.sample,
             role: rollout.role.clone(),
             group: rollout.row,
-            reward: target.map_or(0.0, |target| verifier_reward(score, target)),
+            reward: answers.iter().map(reward).sum::<f64>() / answers.len() as f64,
             advantage: 0.0,
             uncertainty: None,
             repetition: None,
             memory: None,
             cluster: None,
             vote_share: None,
-            answer: score.map(|score| score.to_string()),
-            pseudo_label: target.map(|target| target.to_string()),
+            answer: said.text(),
+            pseudo_label: reader.form(&first.response).or(first.target.or(first.score).map(|target| target.to_string())),
             verdict: None,
-            status: if score.is_some() { AnswerStatus::Parsed } else { AnswerStatus::NotReadable }.to_string(),
+            status: if said.text().is_some() { AnswerStatus::Parsed } else { AnswerStatus::NotReadable }.to_string(),
         });
     }
     Ok((rollouts, with_advantages(rows, AnswerStatus::Parsed.as_str())))

@@ -1,15 +1,16 @@
 //! The answers of a place that votes or rewards read: every text that the Solver gave to a question, once.
 
 use super::Item;
-use crate::answers::{answer_rule, read_rollout_answer};
+use super::given::{Given, given};
+use crate::answers::answer_rule;
 use crate::context::StageContext;
 use crate::curricula::with_curricula;
 use crate::exit::StageFailure;
 use crate::inputs::StageInputs;
 use crate::judged::num_answers;
 use crate::stages::solve_sample::batch_questions;
-use rzero_schema::tables::{Challenge, Rollout};
-use rzero_schema::vocab::{AnswerKind, AnswerStatus, Phase, Stage};
+use rzero_schema::tables::Challenge;
+use rzero_schema::vocab::{AnswerKind, Phase, Stage};
 use std::collections::BTreeMap;
 use std::ops::Range;
 
@@ -24,17 +25,20 @@ pub(super) fn declare<'a>(inputs: StageInputs<'a>, context: &StageContext) -> an
 
 pub(super) fn items(context: &StageContext, inputs: &StageInputs<'_>) -> anyhow::Result<Vec<Item>> {
     let (rows, questions) = questions(context, inputs)?;
-    let mut rollouts = inputs.output(Stage::SolveSample)?.read::<Rollout>()?;
-    rollouts.retain(|rollout| rows.contains(&rollout.row));
+    let given = given(inputs.output(Stage::SolveSample)?, &rows, &answer_rule(&context.profile))?;
     let width = u64::from(num_answers(context));
     let mut items = Vec::new();
-    for group in rollouts.chunk_by(|one, other| one.row == other.row) {
+    for group in given.chunk_by(|one, other| one.row == other.row) {
         let row = group[0].row;
         let Some(question) = questions.get(&row) else {
             let message = format!("an answer is to {}, row {row}, which is no question of this place", group[0].challenge_id);
             return Err(StageFailure::input(message).hint("run solve-sample there again").into());
         };
-        for (at, answer) in distinct(context, group)? {
+        let answers = distinct(group);
+        // Each is compared with the next, the last with the first.
+        let next: Vec<&str> = answers.values().map(|answer| answer.text).cycle().skip(1).take(answers.len()).collect();
+        let is_alone = answers.len() < 2;
+        for ((at, answer), next) in answers.into_iter().zip(next) {
             items.push(Item {
                 row: row * width + at as u64,
                 challenge_id: group[at].challenge_id.clone(),
@@ -42,6 +46,7 @@ pub(super) fn items(context: &StageContext, inputs: &StageInputs<'_>) -> anyhow:
                 kind: AnswerKind::Answer,
                 question: question.clone(),
                 response: answer.text.to_owned(),
+                other: (!is_alone).then(|| next.to_owned()),
                 target: None,
             });
         }
@@ -56,19 +61,15 @@ struct Answer<'a> {
 }
 
 /// The texts of a question's answers that can be read, by the place of the first in the group.
-fn distinct<'a>(context: &StageContext, group: &'a [Rollout]) -> anyhow::Result<BTreeMap<usize, Answer<'a>>> {
-    let rule = answer_rule(&context.profile);
+fn distinct(group: &[Given]) -> BTreeMap<usize, Answer<'_>> {
     let mut first_of: BTreeMap<&str, usize> = BTreeMap::new();
-    let mut answers: BTreeMap<usize, Answer<'a>> = BTreeMap::new();
-    for (at, rollout) in group.iter().enumerate() {
-        if read_rollout_answer(rollout, &rule)?.status != AnswerStatus::Parsed {
-            continue;
-        }
-        let text = rollout.completion.as_str();
+    let mut answers: BTreeMap<usize, Answer<'_>> = BTreeMap::new();
+    for (at, given) in group.iter().enumerate().filter(|(_, given)| given.is_readable) {
+        let text = given.text.as_str();
         let first = *first_of.entry(text).or_insert(at);
-        answers.entry(first).or_insert_with(|| Answer { text, samples: Vec::new() }).samples.push(rollout.sample);
+        answers.entry(first).or_insert_with(|| Answer { text, samples: Vec::new() }).samples.push(given.sample);
     }
-    Ok(answers)
+    answers
 }
 
 /// The questions of this shard by their rows, and the rows.

@@ -2,7 +2,9 @@
 //! consensus and one that does not, so that the question alone tells nothing; and answers beside their spoilt forms. Where no two answers are the same there
 //! is no consensus: any two answers to a question, without a target, and the Verifier is held to its own mean.
 
+use super::given::{Given, given};
 use super::{Item, settings_of};
+use crate::answers::answer_rule;
 use crate::context::StageContext;
 use crate::curricula::curriculum_place;
 use crate::exit::StageFailure;
@@ -11,12 +13,9 @@ use rzero_algo::curriculum::step_batch;
 use rzero_algo::seed::{StreamKey, permutation, random_stream, uniform_below};
 use rzero_algo::verdict::{shuffled, truncated};
 use rzero_schema::ids::Place;
-use rzero_schema::tables::{Label, Rollout};
+use rzero_schema::tables::Label;
 use rzero_schema::vocab::{AnswerForm, AnswerKind, Stage};
 use std::collections::BTreeSet;
-
-/// Least share of the votes that a consensus has.
-const CONSENSUS: f64 = 0.5;
 
 pub(super) fn declare<'a>(inputs: StageInputs<'a>, context: &StageContext) -> StageInputs<'a> {
     let place = curriculum_place(context.place.iteration);
@@ -26,7 +25,7 @@ pub(super) fn declare<'a>(inputs: StageInputs<'a>, context: &StageContext) -> St
 /// A question on which the answers differ, and what was answered.
 struct Contest<'a> {
     label: &'a Label,
-    group: &'a [Rollout],
+    group: &'a [Given],
 }
 
 impl Contest<'_> {
@@ -34,7 +33,7 @@ impl Contest<'_> {
     fn texts(&self, is_class: impl Fn(i32) -> bool) -> Vec<usize> {
         let mut seen = BTreeSet::new();
         let classes = self.label.sample_classes.iter().zip(self.group).enumerate();
-        classes.filter(|(_, (class, rollout))| is_class(**class) && seen.insert(&rollout.completion)).map(|(at, _)| at).collect()
+        classes.filter(|(_, (class, given))| is_class(**class) && seen.insert(&given.text)).map(|(at, _)| at).collect()
     }
 }
 
@@ -43,9 +42,9 @@ pub(super) fn items(context: &StageContext, inputs: &StageInputs<'_>) -> anyhow:
     let Place { iteration, step, phase, .. } = context.place;
     let place = curriculum_place(iteration);
     let labels = inputs.output_at(Stage::VoteLabel, place)?.read::<Label>()?;
-    let rollouts = inputs.output_at(Stage::SolveSample, place)?.read::<Rollout>()?;
+    let given = given(inputs.output_at(Stage::SolveSample, place)?, &(0..u64::MAX), &answer_rule(&context.profile))?;
     let has_consensus = context.profile.domain.answers != AnswerForm::Rubric;
-    let contests = contests(&labels, &rollouts, has_consensus);
+    let contests = contests(&labels, &given, has_consensus.then_some(settings.consensus));
     if contests.is_empty() {
         let message = format!(
             "on no question of iteration {iteration} do the answers differ and have a majority: there is nothing to judge"
@@ -73,11 +72,11 @@ pub(super) fn items(context: &StageContext, inputs: &StageInputs<'_>) -> anyhow:
         if row < num_answers - num_planted {
             for (row, at, target) in [(row, agreeing, 1.0), (row + 1, differing, 0.0)] {
                 let target = has_consensus.then_some(target);
-                items.push(item(row, contest, at, AnswerKind::Answer, contest.group[at].completion.clone(), target));
+                items.push(item(row, contest, at, AnswerKind::Answer, contest.group[at].text.clone(), target));
             }
         } else {
             // An answer against its spoilt form, cut off in every other pair: whoever says the same of everything is wrong about one of the two.
-            let text = &contest.group[agreeing].completion;
+            let text = &contest.group[agreeing].text;
             let (kind, spoilt) = if index % 2 == 0 {
                 (AnswerKind::Truncated, truncated(text))
             } else {
@@ -87,9 +86,20 @@ pub(super) fn items(context: &StageContext, inputs: &StageInputs<'_>) -> anyhow:
             items.push(item(row + 1, contest, agreeing, kind, spoilt, Some(0.0)));
         }
     }
-    let rows = context.shard_rows(num_answers);
-    items.retain(|item| rows.contains(&item.row));
+    hold_against_each_other(&mut items);
+    // Both of a pair go to one shard.
+    let pairs = context.shard_rows(num_answers / 2);
+    items.retain(|item| pairs.contains(&(item.row / 2)));
     Ok(items)
+}
+
+/// Each of a pair is compared with the other.
+fn hold_against_each_other(items: &mut [Item]) {
+    for pair in items.chunks_mut(2) {
+        if let [one, other] = pair {
+            (one.other, other.other) = (Some(other.response.clone()), Some(one.response.clone()));
+        }
+    }
 }
 
 fn item(row: u64, contest: &Contest<'_>, at: usize, kind: AnswerKind, response: String, target: Option<f64>) -> Item {
@@ -100,21 +110,22 @@ fn item(row: u64, contest: &Contest<'_>, at: usize, kind: AnswerKind, response: 
         kind,
         question: contest.label.question.clone(),
         response,
+        other: None,
         target,
     }
 }
 
 /// The questions whose votes say that there is something to tell apart: where there is a consensus, answers for it and against it; else any answer.
-fn contests<'a>(labels: &'a [Label], rollouts: &'a [Rollout], has_consensus: bool) -> Vec<Contest<'a>> {
-    let mut groups = rollouts.chunk_by(|one, other| one.row == other.row).peekable();
+fn contests<'a>(labels: &'a [Label], given: &'a [Given], consensus: Option<f64>) -> Vec<Contest<'a>> {
+    let mut groups = given.chunk_by(|one, other| one.row == other.row).peekable();
     let mut contests = Vec::new();
     for label in labels {
         while groups.next_if(|group| group[0].row < label.row).is_some() {}
         let Some(group) = groups.next_if(|group| group[0].row == label.row) else { continue };
         let voted = |is_class: fn(&i32) -> bool| label.sample_classes.iter().any(is_class);
-        let is_open = match has_consensus {
-            true => label.vote_share >= CONSENSUS && voted(|class| *class == 0) && voted(|class| *class > 0),
-            false => voted(|class| *class >= 0),
+        let is_open = match consensus {
+            Some(share) => label.vote_share >= share && voted(|class| *class == 0) && voted(|class| *class > 0),
+            None => voted(|class| *class >= 0),
         };
         if is_open && group.len() == label.sample_classes.len() {
             contests.push(Contest { label, group });

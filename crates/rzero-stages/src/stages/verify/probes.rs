@@ -62,6 +62,8 @@ pub(super) fn items(context: &StageContext, inputs: &StageInputs<'_>) -> anyhow:
         forms.extend(wrong.map(|wrong| (wrong, AnswerKind::Answer, wrong.completion.clone(), Some(0.0))));
         forms.push((right, AnswerKind::Truncated, truncated(&right.completion), Some(0.0)));
         forms.push((right, AnswerKind::Shuffled, spoilt, Some(0.0)));
+        // Each is compared with the right one, and that with the first of the others.
+        let compared = [forms[1].2.clone(), forms[0].2.clone()];
         for (row, (result, kind, response, target)) in (answers * index..).zip(forms) {
             items.push(Item {
                 row,
@@ -70,11 +72,13 @@ pub(super) fn items(context: &StageContext, inputs: &StageInputs<'_>) -> anyhow:
                 kind,
                 question: questions.get(&result.item_id).cloned().unwrap_or_default(),
                 response,
+                other: Some(compared[usize::from(row % answers != 0)].clone()),
                 target,
             });
         }
     }
-    let rows = context.shard_rows(items.len() as u64);
-    items.retain(|item| rows.contains(&item.row));
+    // All answers to a problem go to one shard.
+    let problems = context.shard_rows(num_wanted);
+    items.retain(|item| problems.contains(&(item.row / answers)));
     Ok(items)
 }

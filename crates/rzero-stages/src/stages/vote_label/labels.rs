@@ -54,8 +54,8 @@ pub(super) struct Figures {
 }
 
 impl Labels {
-    /// Adds the outcome of the vote on one question, of which the first `num_first` answers are by another Solver than the rest, if any, and
-    /// the mean verdict on its answers.
+    /// Adds the outcome of the vote on one question, whether those who were asked agree on it, if more than one was, and the mean verdict on
+    /// its answers.
     #[allow(clippy::too_many_arguments, reason = "the columns of one row")]
     pub(super) fn add(
         &mut self,
@@ -64,7 +64,7 @@ impl Labels {
         question: &str,
         ballots: &[Ballot<'_>],
         outcome: &VoteOutcome,
-        num_first: Option<usize>,
+        is_agreed: Option<bool>,
         score: Option<f64>,
     ) -> anyhow::Result<()> {
         self.challenge_id.append_value(id);
@@ -87,7 +87,7 @@ impl Labels {
             self.num_by_status[ballot.status as usize] += 1;
             self.sample_classes.append_value(class.map_or(Ok(-1), i32::try_from)?);
         }
-        self.is_agreed.append_option(num_first.map(|num_first| outcome.is_agreed(num_first)));
+        self.is_agreed.append_option(is_agreed);
         self.score.append_option(score);
         self.num_classes.push(outcome.classes.len());
         self.num_ballots.push(ballots.len());

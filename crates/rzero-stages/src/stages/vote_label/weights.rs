@@ -22,6 +22,8 @@ pub(super) struct Weigher {
     rule: AnswerRule,
     /// Verdicts on samples, by row of the question; none where nobody judged.
     verdicts: Option<BTreeMap<u64, Vec<(u32, f64)>>>,
+    /// Least mean verdict on the answers that gave a label, where verdicts drop questions.
+    min_score: Option<f64>,
 }
 
 impl Weigher {
@@ -40,7 +42,7 @@ impl Weigher {
             labeller => labeller,
         };
         if !is_judged {
-            return Ok(Self { labeller, evaluator, rule, verdicts: None });
+            return Ok(Self { labeller, evaluator, rule, verdicts: None, min_score: None });
         }
         let mut verdicts: BTreeMap<u64, Vec<(u32, f64)>> = BTreeMap::new();
         for judged in inputs.output(Stage::Verify)?.read::<JudgedAnswer>()? {
@@ -55,7 +57,9 @@ impl Weigher {
             let message = format!("an answer to the question in row {row} was judged twice");
             return Err(StageFailure::input(message).hint("run verify there again").into());
         }
-        Ok(Self { labeller, evaluator, rule, verdicts: Some(verdicts) })
+        let min_score = profile.verifier.as_ref().map(|verifier| verifier.min_score);
+        let min_score = min_score.filter(|least| *least > 0.0 && place.phase == Phase::Curriculum);
+        Ok(Self { labeller, evaluator, rule, verdicts: Some(verdicts), min_score })
     }
 
     /// The column of the rollouts that says how confident the Solver was, where that weighs.
@@ -78,6 +82,14 @@ impl Weigher {
         let verdict =
             |sample: &u32| of_question.binary_search_by_key(sample, |(sample, _)| *sample).ok().map(|at| of_question[at].1);
         Some(samples.iter().map(verdict).collect())
+    }
+
+    /// Whether the Verifier upholds a label: the mean verdict on the answers that gave it is not under the least. Nothing where it is not asked.
+    pub(super) fn upholds(&self, outcome: &VoteOutcome, verdicts: Option<&[Option<f64>]>) -> Option<bool> {
+        let least = self.min_score?;
+        let answers = outcome.class_of_sample.iter().zip(verdicts?);
+        let scores: Vec<f64> = answers.filter(|(class, _)| **class == Some(0)).filter_map(|(_, verdict)| *verdict).collect();
+        Some(!scores.is_empty() && scores.iter().sum::<f64>() / scores.len() as f64 >= least)
     }
 
     /// The vote under the label that the executor knows; or, where no two answers are the same, with the mean verdict for a vote share, so that the

@@ -2,13 +2,14 @@
 //! are weighed by it or by the Solver's own confidence. The audit derives all of it again.
 
 use crate::stability::run;
+use rzero_algo::domain::true_answer;
 use rzero_algo::verdict::{read_verdict, verifier_reward};
 use rzero_io::layout::RunLayout;
 use rzero_io::set::StageOutput;
 use rzero_schema::ids::Place;
 use rzero_schema::table::Table;
 use rzero_schema::tables::{CurriculumRow, DroppedRow, JudgedAnswer, Label, RewardRow, Rollout};
-use rzero_schema::vocab::{Phase, Stage};
+use rzero_schema::vocab::{Evaluator, Phase, Stage};
 use std::collections::{BTreeMap, BTreeSet};
 use std::process::Command;
 
@@ -83,7 +84,7 @@ fn three_roles_evolve_in_one_loop() {
     assert!(!probes(0).is_empty() && probes(0) == probes(1) && probes(1) == probes(2));
     let summary = Command::new(env!("CARGO_BIN_EXE_summary")).arg(layout.root()).output().unwrap();
     let text = String::from_utf8(summary.stdout).unwrap();
-    assert!(text.contains("Verifier: mean scores") && text.contains("shuffled"), "{text}");
+    assert!(text.contains("verdicts right") && text.contains("Verifier: mean scores") && text.contains("shuffled"), "{text}");
 }
 
 #[test]
@@ -140,6 +141,15 @@ fn an_answer_of_its_own_judges_all_answers_to_a_question() {
         labels.iter().map(|label| (label.challenge_id.as_str(), label.is_agreed.unwrap())).collect();
     let kept: Vec<CurriculumRow> = rows(&layout, Stage::Filter, CURRICULUM);
     assert!(!kept.is_empty() && kept.iter().all(|row| agreed[row.challenge_id.as_str()]));
+    // What the votes alone would keep is counted apart, so that both can be told.
+    let figures = StageOutput::open(&layout, Stage::LabelProbe, CURRICULUM).unwrap().manifests()[0].metrics.clone();
+    let mut asked = BTreeSet::new();
+    let by_votes: Vec<&Label> =
+        labels.iter().filter(|label| asked.insert(label.question.as_str()) && label.vote_share >= 0.3).collect();
+    let is_true = |label: &&&Label| true_answer(Evaluator::Expression, &label.question) == label.pseudo_label;
+    let num_true = by_votes.iter().filter(is_true).count();
+    assert_eq!(figures["num_voted"], by_votes.len() as f64);
+    assert_eq!(figures["voted_label_share"], num_true as f64 / by_votes.len() as f64);
     let dropped: Vec<DroppedRow> = rows(&layout, Stage::Filter, CURRICULUM);
     let refused = dropped.iter().filter(|row| row.drop_reason == "disagreement");
     assert!(refused.clone().count() > 0 && refused.into_iter().all(|row| !agreed[row.challenge_id.as_str()]));

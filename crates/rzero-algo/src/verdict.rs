@@ -8,6 +8,9 @@
 //! r(s) = 1 - (s - t)^2      towards a target t: 1 for an answer that agrees with the consensus, 0 for one that does not
 //! ```
 //!
+//! A Verifier that answers by itself gives each answer to the question a verdict of 1 where it came to the same, and of 0 where it did not. Of a pair it
+//! earns 1 for the consensus, 0 for the other answer, and 1/2 for any third: it is right about one of the two.
+//!
 //! The reward is the quadratic scoring rule (Brier, 1950): its expectation is largest where the score is the probability of the target, so a
 //! Verifier gains nothing by being surer than it can know. Where there is no consensus the target of a verdict is the mean of the verdicts on
 //! the same answer: self-consistency.

@@ -300,7 +300,10 @@ impl IoError {
                 "rerun the stage that wrote it with this build, or read it with the build that wrote it".to_owned()
             }
             Self::Columns { .. } | Self::UnknownColumn { .. } => "compare the file with schemas/<table>.json".to_owned(),
-            Self::Record { path, .. } => format!("remove {} and rerun the stage that wrote it", path.display()),
+            Self::Record { path, .. } => format!(
+                "if another build wrote it, use that; if it is damaged, remove {} and rerun the stage that wrote it",
+                path.display()
+            ),
             Self::NoOutput { command, .. } => format!("run: {command}"),
             Self::MissingShards { missing, command, .. } => {
                 let shown = missing.iter().take(8).map(|index| format!("run: {command} --shard-index {index}"));

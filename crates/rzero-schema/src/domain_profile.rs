@@ -6,21 +6,21 @@ use crate::vocab::{AnswerForm, Evaluator, Labeller, SolverReward};
 /// Keys of a domain that name files of its folder.
 const FILES: [&str; 4] = ["challenger_prompt", "solver_prompt", "verifier_prompt", "anchors"];
 
-/// The text of a profile with what its domain's folder says of the keys that it leaves out.
+/// A profile with what its domain's folder says of the keys that it leaves out; nothing where it leaves nothing to a folder.
 pub(crate) fn with_domain(
     text: &str,
     overrides: &[String],
     read: impl FnOnce(&str) -> Result<String, String>,
-) -> Result<String, ProfileError> {
+) -> Result<Option<toml::Table>, ProfileError> {
     // A text that is no profile is told of by who reads it as one.
-    let Ok(mut table) = text.parse::<toml::Table>() else { return Ok(text.to_owned()) };
+    let Ok(mut table) = text.parse::<toml::Table>() else { return Ok(None) };
     for setting in overrides.iter().filter(|setting| setting.trim_start().starts_with("domain.folder")) {
         apply_override(&mut table, setting)?;
     }
-    let Some(toml::Value::Table(domain)) = table.get_mut("domain") else { return Ok(text.to_owned()) };
+    let Some(toml::Value::Table(domain)) = table.get_mut("domain") else { return Ok(None) };
     let folder = domain.get("folder").and_then(toml::Value::as_str).unwrap_or_default().trim_end_matches('/').to_owned();
     if folder.is_empty() || domain.contains_key("questions") {
-        return Ok(text.to_owned());
+        return Ok(None);
     }
     let refuse = |problem: String| ProfileError::Domain { folder: folder.clone(), problem };
     let told: toml::Table = read(&folder).map_err(refuse)?.parse().map_err(|error: toml::de::Error| refuse(error.to_string()))?;
@@ -32,7 +32,7 @@ pub(crate) fn with_domain(
         }
         domain.entry(key).or_insert(value);
     }
-    toml::to_string(&table).map_err(|error| refuse(error.to_string()))
+    Ok(Some(table))
 }
 
 impl DomainSettings {

@@ -316,11 +316,14 @@ impl Profile {
         overrides: &[String],
         domain: impl FnOnce(&str) -> Result<String, String>,
     ) -> Result<Self, ProfileError> {
-        let text = &with_domain(text, overrides, domain)?;
-        // The file itself is read first, so that an error in it shows its own line.
-        let mut profile: Self = toml::from_str(text)?;
+        let merged = with_domain(text, overrides, domain)?;
+        // What is read first is what was written, so that an error in it shows its own line, or, beside what a domain says, its section.
+        let mut profile: Self = match &merged {
+            None => toml::from_str(text)?,
+            Some(table) => table.clone().try_into()?,
+        };
         if !overrides.is_empty() {
-            let mut table: toml::Table = text.parse()?;
+            let mut table: toml::Table = merged.map_or_else(|| text.parse(), Ok)?;
             for setting in overrides {
                 apply_override(&mut table, setting)?;
             }

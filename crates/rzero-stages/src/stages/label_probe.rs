@@ -20,6 +20,7 @@ use crate::exit::StageFailure;
 use crate::frame::run_stage;
 use crate::inputs::StageInputs;
 use crate::outputs::StageOutputs;
+use rzero_algo::curriculum::{Gate, gate};
 use rzero_algo::domain::true_answer;
 use rzero_algo::equivalence::{GradeOptions, grade};
 use rzero_algo::score::wilson;
@@ -27,7 +28,7 @@ use rzero_io::manifest::read_manifest;
 use rzero_io::set::StageOutput;
 use rzero_schema::tables::{CurriculumRow, JudgedAnswer, Label, LabelCheck};
 use rzero_schema::vocab::{Phase, Stage, TruthSource, Verdict};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::path::PathBuf;
 
 /// Check a sample of the pseudo-labels: curriculum to the share that is true.
@@ -187,41 +188,56 @@ fn probe(context: &StageContext, inputs: &StageInputs<'_>, outputs: &mut StageOu
         outputs.metric("label_high", interval.high);
     }
     if context.profile.is_judged(context.place.iteration, Phase::Curriculum) {
-        let judged = judged_answers(inputs, &checks)?;
-        outputs.metric("num_judged", judged.len() as f64);
-        for (name, is_right) in [("verdict_accuracy", 0), ("vote_accuracy", 1)] {
-            let right = judged.iter().filter(|judged| judged[is_right]).count() as f64;
-            outputs.metric(name, right / judged.len() as f64);
+        for (name, value) in voted(context, inputs, &checks)? {
+            outputs.metric(name, value);
         }
     }
     outputs.write_table(&checks)
 }
 
-/// Of each answer to a question whose truth is known: whether the Verifier, and whether the vote, says of it what is true. An answer that many gave
-/// counts as often.
-fn judged_answers(inputs: &StageInputs<'_>, checks: &[LabelCheck]) -> anyhow::Result<Vec<[bool; 2]>> {
-    let truths: BTreeMap<&str, &str> =
+/// Of the questions that the votes alone would have kept, whatever the Verifier says, those whose truth is known: how many labels are true; and of each
+/// answer to them whether the Verifier, and whether the vote, says of it what is true. An answer that many gave counts as often.
+fn voted(context: &StageContext, inputs: &StageInputs<'_>, checks: &[LabelCheck]) -> anyhow::Result<Vec<(&'static str, f64)>> {
+    let (settings, band) = (&context.profile.curriculum, context.profile.band(context.place.iteration));
+    let votes = Gate { version: settings.gate_version, low: band.low, high: band.high, min_margin: settings.min_margin };
+    let checked: BTreeMap<&str, &str> =
         checks.iter().filter_map(|check| Some((check.challenge_id.as_str(), check.truth.as_deref()?))).collect();
-    let labels: BTreeMap<String, Label> = inputs
-        .output(Stage::VoteLabel)?
-        .read::<Label>()?
-        .into_iter()
-        .filter(|label| truths.contains_key(label.challenge_id.as_str()))
-        .map(|label| (label.challenge_id.clone(), label))
-        .collect();
-    let mut judged = Vec::new();
-    for row in inputs.output(Stage::Verify)?.read::<JudgedAnswer>()? {
-        let (Some(label), Some(truth), Some(score)) =
-            (labels.get(&row.challenge_id), truths.get(row.challenge_id.as_str()), row.score)
-        else {
+    let truth = |label: &Label| match context.profile.probe.truth {
+        TruthSource::Exact => true_answer(context.profile.domain.evaluator, &label.question),
+        TruthSource::Judge | TruthSource::Human => checked.get(label.challenge_id.as_str()).map(|truth| (*truth).to_owned()),
+    };
+    let (mut seen, mut labels): (HashSet<String>, BTreeMap<String, (Label, String)>) = Default::default();
+    for label in inputs.output(Stage::VoteLabel)?.read::<Label>()? {
+        let is_repeated = settings.drop_duplicates && !seen.insert(label.question.clone());
+        if gate(true, is_repeated, label.pseudo_label.is_some(), false, label.vote_share, label.margin, &votes).is_some() {
             continue;
-        };
+        }
+        if let Some(truth) = truth(&label) {
+            labels.insert(label.challenge_id.clone(), (label, truth));
+        }
+    }
+    let is_equal = |truth: &str, answer: &str| grade(truth, answer, &GradeOptions::default()).verdict == Verdict::Equal;
+    let num_true =
+        labels.values().filter(|(label, truth)| is_equal(truth, label.pseudo_label.as_deref().unwrap_or_default())).count();
+    let (mut num_answers, mut right) = (0_u64, [0_u64; 2]);
+    for row in inputs.output(Stage::Verify)?.read::<JudgedAnswer>()? {
+        let (Some((label, truth)), Some(score)) = (labels.get(&row.challenge_id), row.score) else { continue };
         let class = label.sample_classes.get(row.sample as usize).and_then(|class| usize::try_from(*class).ok());
         let Some((class, answer)) = class.and_then(|class| Some((class, label.class_answers.get(class)?))) else { continue };
-        let is_true = grade(truth, answer, &GradeOptions::default()).verdict == Verdict::Equal;
-        judged.extend(vec![[(score >= 0.5) == is_true, (class == 0) == is_true]; row.equal_samples.len()]);
+        let (is_true, number) = (is_equal(truth, answer), row.equal_samples.len() as u64);
+        num_answers += number;
+        for (right, says) in right.iter_mut().zip([score >= 0.5, class == 0]) {
+            *right += number * u64::from(says == is_true);
+        }
     }
-    Ok(judged)
+    let share = |part: u64, all: u64| part as f64 / all.max(1) as f64;
+    Ok(vec![
+        ("num_voted", labels.len() as f64),
+        ("num_judged", num_answers as f64),
+        ("voted_label_share", share(num_true as u64, labels.len() as u64)),
+        ("verdict_accuracy", share(right[0], num_answers)),
+        ("vote_accuracy", share(right[1], num_answers)),
+    ])
 }
 
 /// The judge solves each question; it does not see the label, which it might be content with.

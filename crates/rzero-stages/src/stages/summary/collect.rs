@@ -72,6 +72,8 @@ pub(in crate::stages) struct Curriculum {
     pub(in crate::stages) malformed: Vec<(String, u64)>,
     /// What the label probe found; none where it has not run.
     pub(in crate::stages) labels: Option<LabelAccuracy>,
+    /// What it found of verdicts and votes on the questions that votes alone would keep, by the names of its figures; none where nobody judged.
+    pub(in crate::stages) voted: Option<BTreeMap<String, f64>>,
     pub(in crate::stages) examples: Vec<Example>,
 }
 
@@ -262,6 +264,9 @@ impl IterationReader<'_> {
 
 const NUM_EXAMPLES: usize = 3;
 
+/// Figures of the label probe where verdicts decide what is kept.
+pub(in crate::stages) const VOTED: [&str; 4] = ["num_voted", "voted_label_share", "verdict_accuracy", "vote_accuracy"];
+
 fn probes(output: &StageOutput) -> anyhow::Result<Probes> {
     let mut judged = output.read::<JudgedAnswer>()?;
     let (num_judged, figures) = (judged.len(), figures(&judged).into_iter().collect());
@@ -292,12 +297,16 @@ fn read_curriculum(output: &StageOutput, probe: Option<&StageOutput>) -> anyhow:
         vote_share: 100.0 * row.vote_share,
         is_true: verdict_on(&row.challenge_id),
     };
+    let figures = probe.and_then(|output| output.manifests().first()).map(|manifest| &manifest.metrics);
     Ok(Curriculum {
         num_kept: kept.len() as u64,
         num_dropped: dropped.len() as u64,
         drops: drops.collect(),
         malformed: malformed.collect(),
         labels: checks.as_deref().map(LabelAccuracy::of),
+        voted: figures
+            .filter(|figures| figures.contains_key(VOTED[0]))
+            .map(|figures| VOTED.iter().filter_map(|name| Some(((*name).to_owned(), *figures.get(*name)?))).collect()),
         examples: shown.into_iter().map(|row| example(&kept[row])).collect(),
     })
 }

@@ -123,6 +123,7 @@ fn add_curriculum(object: &mut Map<String, Value>, curriculum: Option<&Curriculu
     object.insert("label_high".to_owned(), json!(figure.map(|figure| figure.high)));
     object.insert("num_labels_checked".to_owned(), json!(labels.map(|labels| labels.num_checked)));
     object.insert("num_labels_drawn".to_owned(), json!(labels.map(|labels| labels.num_drawn)));
+    object.insert("voted".to_owned(), json!(curriculum.and_then(|curriculum| curriculum.voted.as_ref())));
     object.insert("num_kept".to_owned(), json!(curriculum.map(|curriculum| curriculum.num_kept)));
     object.insert("num_dropped".to_owned(), json!(curriculum.map(|curriculum| curriculum.num_dropped)));
     let kept_share = curriculum.and_then(Curriculum::kept_share);

@@ -38,6 +38,7 @@ pub(super) fn tables(summary: &RunSummary, subjects: &[String]) -> String {
         ("Gain over the base by subject, in the last iteration".to_owned(), gains_by_subject(summary)),
         (judge::TITLE.to_owned(), judge::table(iterations)),
         ("Candidates and their pseudo-labels".to_owned(), curricula(iterations)),
+        ("Questions that the votes alone would keep, and answers to them, %".to_owned(), voted(iterations)),
         (
             "Training: reward from the first to the last step, divergence from the start of the iteration in nats a token"
                 .to_owned(),
@@ -216,6 +217,20 @@ fn curricula(iterations: &[IterationSummary]) -> Option<Table> {
         let mut row = vec![iteration.to_string(), num_candidates.to_string(), kept, labels];
         row.extend(curriculum.drops.iter().map(|(_, count)| count.to_string()));
         table.add_row(row);
+    }
+    (!table.is_empty()).then_some(table)
+}
+
+/// Where verdicts decide what is kept: how true labels are without them, and who is more often right about an answer.
+fn voted(iterations: &[IterationSummary]) -> Option<Table> {
+    let mut table = new_table(&["iteration", "questions", "true labels", "of those kept", "verdicts right", "votes right"]);
+    for (iteration, curriculum) in each(iterations, |iteration| iteration.curriculum.as_ref()) {
+        let Some(voted) = &curriculum.voted else { continue };
+        let share = |name: &str| voted.get(name).map_or_else(|| ABSENT.to_owned(), |share| format!("{:.1}", 100.0 * share));
+        let kept = curriculum.labels.and_then(|labels| labels.figure).map_or_else(|| ABSENT.to_owned(), figure);
+        let num_voted = voted.get("num_voted").map_or_else(|| ABSENT.to_owned(), f64::to_string);
+        let [labels, verdicts, votes] = ["voted_label_share", "verdict_accuracy", "vote_accuracy"].map(share);
+        table.add_row([iteration.to_string(), num_voted, labels, kept, verdicts, votes]);
     }
     (!table.is_empty()).then_some(table)
 }

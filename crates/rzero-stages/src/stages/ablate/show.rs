@@ -54,6 +54,8 @@ fn overview(results: &[CellResult]) -> String {
         let accuracy = |at: usize| optional_figure(last.map(|last| Figure::from(last.accuracy[at])));
         let gain =
             |at: usize| optional_gain(last.and_then(|last| last.gain).map(|gain: [Interval; MEASURES.len()]| gain[at].into()));
+        // Of a cell that has not run there is nothing to tell.
+        let told = |text: String| last.map_or_else(|| ABSENT.to_owned(), |_| text);
         table.add_row([
             cell.name.clone(),
             cell.seeds.len().to_string(),
@@ -62,9 +64,9 @@ fn overview(results: &[CellResult]) -> String {
             accuracy(1),
             gain(0),
             gain(1),
-            format!("{:.1} / {:.1}", cell.deepest_fall(0), cell.deepest_fall(1)),
+            told(format!("{:.1} / {:.1}", cell.deepest_fall(0), cell.deepest_fall(1))),
             optional_figure(cell.least_labels().map(Figure::from)),
-            format!("{:.1}", cell.seconds / 60.0),
+            told(format!("{:.1}", cell.seconds / 60.0)),
         ]);
     }
     table.to_string()

@@ -59,8 +59,9 @@ pub(crate) struct Polynomial {
 const MAX_TERMS: usize = 300;
 /// Largest exponent of an atom.
 const MAX_EXPONENT: i32 = 1_000;
-/// Largest coefficient, in bits of numerator and denominator.
-const MAX_COEFFICIENT_BITS: u64 = 16_384;
+/// Largest coefficient, in bits of numerator and denominator: under two thousand digits, so that what is worked out is no longer than what can be read
+/// again (`normalize::MAX_DIGITS`).
+const MAX_COEFFICIENT_BITS: u64 = 6_640;
 /// Primes up to this are found as factors.
 const MAX_TRIAL_FACTOR: u64 = 1_024;
 

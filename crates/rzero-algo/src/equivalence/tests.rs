@@ -144,6 +144,14 @@ fn answers() -> impl Strategy<Value = String> {
     ]
 }
 
+#[test]
+fn a_power_is_worked_out_only_as_far_as_it_can_be_read_again() {
+    for power in ["30^37^2", "9^2000", "9^2097", "2^6000", "99^999", "9^3000"] {
+        let form = canonical_answer(power).unwrap();
+        assert_eq!(canonical_answer(&form).map(|again| equivalent(&form, &again)), Some(true), "{power}");
+    }
+}
+
 proptest! {
     #[test]
     fn a_verdict_is_total_reflexive_and_symmetric(left in answers(), right in answers()) {

@@ -94,6 +94,11 @@ manuals folder="target/manuals":
 test *flags:
     {{ without_run }} cargo test --release --workspace --lib --test '*' {{ flags }}
 
+# The laws of votes, answers, rewards and numbers on so many new cases each; what breaks one is printed at its shortest
+[group('work on the code')]
+test-laws cases="20000":
+    {{ without_run }} PROPTEST_CASES={{ quote(cases) }} cargo test --release --workspace --lib
+
 # Change so many values of a run at random, every digest repaired: the audit finds each
 [group('work on the code')]
 test-audit mutations="100":

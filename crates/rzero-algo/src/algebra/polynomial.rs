@@ -7,6 +7,7 @@
 
 use crate::algebra::rational::{self, cost, size};
 use crate::algebra::{Budget, NoForm};
+use crate::normalize::MAX_DIGITS;
 use num_bigint::BigInt;
 use num_integer::Integer;
 use num_rational::{BigRational, Ratio};
@@ -59,9 +60,8 @@ pub(crate) struct Polynomial {
 const MAX_TERMS: usize = 300;
 /// Largest exponent of an atom.
 const MAX_EXPONENT: i32 = 1_000;
-/// Largest coefficient, in bits of numerator and denominator: under two thousand digits, so that what is worked out is no longer than what can be read
-/// again (`normalize::MAX_DIGITS`).
-const MAX_COEFFICIENT_BITS: u64 = 6_640;
+/// Largest coefficient, in bits of numerator and denominator.
+const MAX_COEFFICIENT_BITS: u64 = 16_384;
 /// Primes up to this are found as factors.
 const MAX_TRIAL_FACTOR: u64 = 1_024;
 
@@ -173,6 +173,11 @@ impl Polynomial {
             return Err(NoForm::TooMuchWork);
         }
         Ok(self)
+    }
+
+    /// Whether no coefficient has more digits than can be read again.
+    pub(crate) fn is_readable(&self) -> bool {
+        self.terms.values().all(|number| [number.numer(), number.denom()].into_iter().all(has_readable_digits))
     }
 
     /// A whole power of it.
@@ -349,6 +354,11 @@ fn merge(left: &Monomial, right: &Monomial, coefficient: &mut BigRational) -> Re
             product.push((atom.clone(), exponent));
         }
     }
+}
+
+/// Whether a number has at most [`MAX_DIGITS`] digits. Most are told by their bits, of which a digit takes more than three and less than four.
+fn has_readable_digits(number: &BigInt) -> bool {
+    number.bits() <= 3 * MAX_DIGITS as u64 || number.magnitude().to_string().len() <= MAX_DIGITS
 }
 
 /// A positive integer as primes with exponents; nothing where a factor is too large to be known for a prime.

@@ -145,10 +145,30 @@ fn answers() -> impl Strategy<Value = String> {
 }
 
 #[test]
-fn a_power_is_worked_out_only_as_far_as_it_can_be_read_again() {
-    for power in ["30^37^2", "9^2000", "9^2097", "2^6000", "99^999", "9^3000"] {
-        let form = canonical_answer(power).unwrap();
-        assert_eq!(canonical_answer(&form).map(|again| equivalent(&form, &again)), Some(true), "{power}");
+fn what_a_command_leaves_behind_is_read_as_it_would_be_again() {
+    for text in ["\\\\`\u{a4d0}", "\\\\text{}text{blue} whale", ".\\,. whale"] {
+        let form = canonical_answer(text).unwrap();
+        assert_eq!(canonical_answer(&form), Some(form.clone()), "{text}");
+    }
+}
+
+#[test]
+fn what_is_worked_out_is_worked_out_only_as_far_as_it_can_be_read_again() {
+    for large in [
+        "30^37^2",
+        "9^2000",
+        "9^2097",
+        "2^6000",
+        "99^999",
+        "9^3000",
+        "6^4!",
+        "-999!x",
+        r"\binom{9000}{1400}",
+        "1/9^2100",
+        "999!+x/998!",
+    ] {
+        let form = canonical_answer(large).unwrap();
+        assert_eq!(canonical_answer(&form).map(|again| equivalent(&form, &again)), Some(true), "{large}");
     }
 }
 

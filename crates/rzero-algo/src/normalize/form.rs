@@ -68,7 +68,9 @@ impl Value {
     pub(crate) fn new(expr: Expr) -> Self {
         let polynomial = match &expr {
             Expr::Number(number) => Ok(Polynomial::constant(number.clone())),
-            _ => simplify(&expr, &mut Budget::new(Budget::PER_EXPRESSION)),
+            // What is worked out has to be readable where it is printed: 1296! stays as it stands.
+            _ => simplify(&expr, &mut Budget::new(Budget::PER_EXPRESSION))
+                .and_then(|polynomial| if polynomial.is_readable() { Ok(polynomial) } else { Err(NoForm::TooMuchWork) }),
         };
         Self { expr, polynomial }
     }

@@ -105,8 +105,20 @@ pub(crate) fn is_unit(word: &str, is_apart: bool) -> bool {
     known(&word.to_lowercase()).is_some()
 }
 
-/// The form in which words are compared.
+/// The form in which words are compared; it is its own form.
 pub(crate) fn plain_text(raw: &str) -> String {
+    let mut text = plainer(raw);
+    // What goes may leave a command behind that was none before: every round but the last drops a character.
+    loop {
+        let again = plainer(&text);
+        if again == text {
+            return text;
+        }
+        text = again;
+    }
+}
+
+fn plainer(raw: &str) -> String {
     let mut text = raw.to_owned();
     for command in [
         "\\text",

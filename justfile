@@ -31,6 +31,9 @@ shards := "1"
 # Processes that share the gradient of each update, of at most grpo.gradient_parts of the profile; 0 leaves it to grpo-step. Does not change a byte.
 gradients := "0"
 
+# What a run keeps of its training steps: all, or last, where after each iteration goes what nothing reads any more (`just prune`). Does not change a row.
+keep := "all"
+
 # Threads of a stage. Does not change a byte.
 threads := env("RZERO_THREADS", num_cpus())
 
@@ -54,6 +57,7 @@ export RUST_LOG := env("RUST_LOG", "warn,rzero_stages::console=info")
 export RZERO_BIN := bin
 export RZERO_SHARDS := shards
 export RZERO_GRADIENTS := gradients
+export RZERO_KEEP := keep
 export RZERO_BACKEND := backend
 export RZERO_URL := url
 export RZERO_SERVED_MODEL := model
@@ -63,7 +67,7 @@ export RZERO_JUST := just_executable()
 without_run := "env -u RZERO_RUN -u RZERO_PROFILE -u RZERO_SET -u RZERO_THREADS -u RZERO_DEVICE -u RZERO_ROOT -u RZERO_MIRRORS -u RZERO_BACKEND -u RZERO_URL -u RZERO_SERVED_MODEL -u RZERO_LOG -u RZERO_INDEX_BASE -u SHARD_INDEX -u NUM_SHARDS -u RUST_LOG"
 
 # This program once more, with the same variables.
-again := quote(just_executable()) + " --justfile " + quote(justfile()) + " profile=" + quote(profile) + " run=" + quote(run) + " set=" + quote(set) + " shards=" + quote(shards) + " gradients=" + quote(gradients) + " backend=" + quote(backend) + " url=" + quote(url) + " model=" + quote(model) + " threads=" + quote(threads) + " bin=" + quote(bin)
+again := quote(just_executable()) + " --justfile " + quote(justfile()) + " profile=" + quote(profile) + " run=" + quote(run) + " set=" + quote(set) + " shards=" + quote(shards) + " gradients=" + quote(gradients) + " keep=" + quote(keep) + " backend=" + quote(backend) + " url=" + quote(url) + " model=" + quote(model) + " threads=" + quote(threads) + " bin=" + quote(bin)
 
 # List the recipes
 [private]

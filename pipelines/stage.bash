@@ -21,6 +21,18 @@ if [[ ! $RZERO_GRADIENTS =~ ^(0|[1-9][0-9]*)$ ]]; then
     exit 2
 fi
 
+if [[ ! ${RZERO_KEEP:-all} =~ ^(all|last)$ ]]; then
+    echo "error: \`$RZERO_KEEP\` is nothing that a run keeps" >&2
+    echo "hint: keep=all keeps every training step; keep=last keeps what a phase leaves" >&2
+    exit 2
+fi
+
+if [[ ${RZERO_KEEP:-all} == last && $RZERO_RUN == *://* ]]; then
+    echo "error: nothing is pruned of a run in an object store" >&2
+    echo "hint: leave keep=last out, and let the store's own rules expire checkpoints of steps" >&2
+    exit 2
+fi
+
 # require_number WHAT TEXT
 require_number() {
     if [[ ! $2 =~ ^(0|[1-9][0-9]*)$ ]]; then

@@ -16,6 +16,7 @@
 //! | `audit.rs` | `audit` on runs that were broken on purpose |
 //! | `bad_input.rs` | everything that can be wrong with what a stage is given, in one list |
 //! | `dataset.rs` | `publish-dataset`, `explain` and `look`: what they say is what the tables hold |
+//! | `prune.rs` | `prune`: what goes, what stays, and that nobody misses it |
 //! | `report.rs` | `report`: it stands alone and says what the tables say |
 //! | `at_size.rs` | what large models need: adapters, 16-bit checkpoints, less memory and how much of it |
 //! | `accelerator.rs` | the path of an accelerator, on the CPU, against the CPU's own |
@@ -42,6 +43,7 @@ mod dataset;
 mod domains;
 mod hostile_model;
 mod just;
+mod prune;
 #[cfg(feature = "fetch")]
 mod remote;
 mod report;

@@ -11,6 +11,7 @@ pub mod keys;
 pub mod layout;
 pub mod manifest;
 pub mod objects;
+pub mod pruned;
 pub mod reader;
 pub mod rows;
 pub mod scan;

@@ -7,6 +7,7 @@ use crate::atomic::digest_file;
 use crate::error::{IoError, Result};
 use crate::layout::{RunLayout, Shard, shard_of_manifest};
 use crate::manifest::read_manifest;
+use crate::pruned::pruned_files;
 use crate::reader::{TableStream, read_table, stream_table};
 use crate::scan::{Piece, pieces};
 use rzero_schema::ids::Place;
@@ -199,6 +200,16 @@ impl StageOutput {
         Ok(all)
     }
 
+    /// The files that were pruned, and are not there.
+    ///
+    /// # Errors
+    /// When the record of what was pruned cannot be read.
+    pub fn pruned(&self) -> Result<Vec<&FileRecord>> {
+        let names = pruned_files(&self.layout.stage_folder(self.stage, self.place))?;
+        let records = self.manifests.iter().flat_map(|manifest| &manifest.outputs);
+        Ok(records.filter(|record| names.contains(&record.path) && !self.layout.absolute(&record.path).exists()).collect())
+    }
+
     /// Rows of a table by the manifests.
     ///
     /// # Errors
@@ -257,7 +268,7 @@ fn shards_in(folder: &Path) -> Result<Vec<Shard>> {
     Ok(shards)
 }
 
-/// Checks that every file which a manifest lists is on this machine with the right size.
+/// Checks that every file which a manifest lists is on this machine with the right size, or was pruned.
 ///
 /// # Errors
 /// Names the first that is not.
@@ -270,6 +281,10 @@ pub fn check_sizes(layout: &RunLayout, manifest_path: &Path, manifest: &Manifest
                 return Err(IoError::SizeDiffers { path, expected: record.num_bytes, actual: metadata.len() });
             }
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                let folder = manifest_path.parent().unwrap_or(Path::new(""));
+                if record.table.is_none() && pruned_files(folder)?.contains(&record.path) {
+                    continue;
+                }
                 return Err(IoError::MissingFile { path, manifest: manifest_path.to_owned() });
             }
             Err(error) => return Err(IoError::file("read", &path)(error)),

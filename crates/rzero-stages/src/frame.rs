@@ -13,6 +13,7 @@ use rzero_io::atomic::{remove_file, remove_stale_temporaries};
 use rzero_io::error::IoError;
 use rzero_io::layout::{CHECKPOINT, Shard};
 use rzero_io::manifest::{fingerprint, read_manifest, write_manifest_after};
+use rzero_io::pruned;
 use rzero_io::set::{check_sizes, finished_shards};
 use rzero_schema::manifest::{MANIFEST_VERSION, Manifest};
 use rzero_schema::vocab::Stage;
@@ -54,7 +55,9 @@ pub fn run_stage(
         }
         OutputState::Other(problem) => return Err(refusal(context, problem).into()),
     }
+    inputs.require_unpruned()?;
     RunRecord::new(&context.profile).begin_or_check(&context.layout)?;
+    pruned::forget(&context.layout.stage_folder(context.stage, context.place))?;
     remove_what_dead_processes_left(context)?;
     context.interrupt.check()?;
     tracing::info!(stage = %context.stage, place = %context.place, shard = %context.shard, threads = context.threads, device = %context.device, "running");
@@ -243,6 +246,9 @@ fn tell_plan(context: &StageContext, inputs: &StageInputs<'_>) -> anyhow::Result
         0 => match output_state(context, &manifest_path, &planned_manifest(context, inputs).fingerprint)? {
             OutputState::Complete => "already complete, would do nothing".to_owned(),
             OutputState::Unpublished => "complete on this machine, would be published".to_owned(),
+            OutputState::Absent | OutputState::Damaged(_) if inputs.require_unpruned().is_err() => {
+                "absent, would refuse (exit 3): what it is made from was pruned".to_owned()
+            }
             OutputState::Absent => "absent, would run".to_owned(),
             OutputState::Damaged(problem) => format!("not whole, would run: {problem}"),
             OutputState::Other(problem) if context.is_overwrite => format!("would be replaced: {problem}"),

@@ -38,6 +38,8 @@ struct Input {
 enum Found {
     Output(Box<StageOutput>),
     Files(Vec<FileRecord>),
+    /// Files of which some were pruned: what was made from them is known, and cannot be made again.
+    Pruned(Vec<FileRecord>),
 }
 
 /// One input as `--dry-run` tells it.
@@ -82,7 +84,7 @@ impl<'a> StageInputs<'a> {
     pub fn with_file(mut self, what: &str, path: &Path) -> Self {
         let found = self.file_record(path).map(|record| {
             self.digests.insert(what.to_owned(), record.digest.clone());
-            Found::Files(vec![record])
+            self.found_files(vec![record])
         });
         self.inputs.push(Input { what: what.to_owned(), path: path.to_owned(), found });
         self
@@ -97,7 +99,7 @@ impl<'a> StageInputs<'a> {
                 let name = record.path.rsplit('/').next().unwrap_or_default();
                 self.digests.insert(format!("{what}/{name}"), record.digest.clone());
             }
-            Found::Files(records)
+            self.found_files(records)
         });
         self.inputs.push(Input { what: what.to_owned(), path: folder.to_owned(), found });
         self
@@ -157,7 +159,7 @@ impl<'a> StageInputs<'a> {
         found
             .flat_map(|found| match found {
                 Found::Output(output) => output.input_records(),
-                Found::Files(records) => records.clone(),
+                Found::Files(records) | Found::Pruned(records) => records.clone(),
             })
             .collect()
     }
@@ -180,6 +182,23 @@ impl<'a> StageInputs<'a> {
         Ok(self)
     }
 
+    /// Nothing of it was pruned, so that the stage can run.
+    pub(crate) fn require_unpruned(&self) -> anyhow::Result<()> {
+        let pruned = self.inputs.iter().find(|input| matches!(input.found, Ok(Found::Pruned(_))));
+        let Some(input) = pruned else { return Ok(()) };
+        let message = format!("input {} was pruned: {}", input.what, input.path.display());
+        let hint = "the same profile and seed in another run directory make it again, byte for byte";
+        Err(StageFailure::input(message).hint(hint).into())
+    }
+
+    fn found_files(&self, records: Vec<FileRecord>) -> Found {
+        let is_gone = |record: &FileRecord| {
+            let path = self.context.layout.absolute(&record.path);
+            self.context.layout.stage_origin(&path).is_some() && !path.exists()
+        };
+        if records.iter().any(is_gone) { Found::Pruned(records) } else { Found::Files(records) }
+    }
+
     fn outputs(&self) -> impl Iterator<Item = &StageOutput> {
         self.inputs.iter().filter_map(|input| match &input.found {
             Ok(Found::Output(output)) => Some(&**output),
@@ -192,7 +211,10 @@ impl<'a> StageInputs<'a> {
             Some(place) => Some(self.writer_of(folder, Stage::GrpoStep, place)?),
             None => None,
         };
-        checkpoint_files(folder, writer.is_some())?.iter().map(|file| self.listed_record(file, writer.as_ref())).collect()
+        let pruned = writer.as_ref().map_or_else(|| Ok(Vec::new()), StageOutput::pruned)?;
+        let pruned: Vec<PathBuf> = pruned.iter().map(|record| self.context.layout.absolute(&record.path)).collect();
+        let files = checkpoint_files(folder, &pruned, writer.is_some())?;
+        files.iter().map(|file| self.listed_record(file, writer.as_ref())).collect()
     }
 
     fn file_record(&self, path: &Path) -> anyhow::Result<FileRecord> {
@@ -212,6 +234,10 @@ impl<'a> StageInputs<'a> {
 
     /// The record of a file, which must be the one that a manifest of the stage that wrote it lists.
     fn listed_record(&self, path: &Path, writer: Option<&StageOutput>) -> anyhow::Result<FileRecord> {
+        let pruned = writer.map_or_else(|| Ok(Vec::new()), StageOutput::pruned)?;
+        if let Some(record) = pruned.into_iter().find(|record| self.context.layout.absolute(&record.path) == path) {
+            return Ok(record.clone());
+        }
         let record = self.record(path)?;
         let Some(writer) = writer else { return Ok(record) };
         let is_listed = |listed: &FileRecord| listed.path == record.path && listed.digest == record.digest;
@@ -241,8 +267,8 @@ impl<'a> StageInputs<'a> {
 /// written, where completions stop. They go where the model goes.
 pub const COMPANION_FILES: [&str; 3] = ["chat_template.jinja", "generation_config.json", "tokenizer_config.json"];
 
-/// Config, tokenizer, companions and weights of a checkpoint, in a fixed order.
-fn checkpoint_files(folder: &Path, is_of_run: bool) -> anyhow::Result<Vec<PathBuf>> {
+/// Config, tokenizer, companions and weights of a checkpoint, in a fixed order, those that were pruned as well.
+fn checkpoint_files(folder: &Path, pruned: &[PathBuf], is_of_run: bool) -> anyhow::Result<Vec<PathBuf>> {
     let missing = |what: &str| {
         let message = format!("{} holds no checkpoint: it has no {what}", folder.display());
         let hint = match is_of_run {
@@ -262,11 +288,13 @@ fn checkpoint_files(folder: &Path, is_of_run: bool) -> anyhow::Result<Vec<PathBu
         files.push(file);
     }
     files.extend(COMPANION_FILES.map(|name| folder.join(name)).into_iter().filter(|file| file.is_file()));
-    let mut weights = Vec::new();
+    let is_weights = |path: &Path| path.extension().is_some_and(|extension| extension == "safetensors");
+    let of_folder = |path: &&PathBuf| path.parent() == Some(folder) && is_weights(path);
+    let mut weights: Vec<PathBuf> = pruned.iter().filter(of_folder).cloned().collect();
     for entry in std::fs::read_dir(folder).map_err(IoError::file("read", folder))? {
         let path = entry.map_err(IoError::file("read", folder))?.path();
         let is_hidden = path.file_name().is_none_or(|name| name.to_string_lossy().starts_with('.'));
-        if !is_hidden && path.extension().is_some_and(|extension| extension == "safetensors") {
+        if !is_hidden && is_weights(&path) {
             weights.push(path);
         }
     }

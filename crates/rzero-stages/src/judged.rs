@@ -19,9 +19,14 @@ pub(crate) fn question_row(context: &StageContext, judged: &JudgedAnswer) -> u64
     judged.row / u64::from(num_answers(context))
 }
 
+/// The mean, of any.
+pub(crate) fn mean(values: &[f64]) -> Option<f64> {
+    (!values.is_empty()).then(|| values.iter().sum::<f64>() / values.len() as f64)
+}
+
 /// Means of a set of judged answers, those of which there are any.
 pub(crate) fn figures(judged: &[JudgedAnswer]) -> Vec<(&'static str, f64)> {
-    let mean = |values: Vec<f64>| (!values.is_empty()).then(|| values.iter().sum::<f64>() / values.len() as f64);
+    let mean = |values: Vec<f64>| mean(&values);
     let is = |row: &&JudgedAnswer, kind: AnswerKind| row.kind == kind.as_str();
     let scores =
         |is_it: &dyn Fn(&&JudgedAnswer) -> bool| judged.iter().filter(is_it).filter_map(|row| row.score).collect::<Vec<_>>();

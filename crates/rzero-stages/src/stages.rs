@@ -30,6 +30,7 @@ pub mod make_ladder;
 pub mod manuals;
 #[cfg(feature = "model")]
 pub mod pretrain;
+pub mod prune;
 pub mod publish_dataset;
 pub mod remember;
 pub mod report;

@@ -125,6 +125,7 @@ fn tell(args: &Args, findings: &Findings, census: &files::Census, lineage: Optio
             "shards": census.shards.len(),
             "files": census.num_files,
             "bytes": census.num_bytes,
+            "pruned": census.pruned.len(),
             "rows": census.num_rows,
             "replayed": findings.num_replayed,
             "lineage": lineage.map(|lineage| lineage.json()),
@@ -133,14 +134,16 @@ fn tell(args: &Args, findings: &Findings, census: &files::Census, lineage: Optio
             "findings": findings.json(),
         }));
     } else {
+        let pruned = census.pruned.len();
         print_product(format!(
-            "{}: {} shards, {} files, {:.1} MB, {} rows; {} shards run again",
+            "{}: {} shards, {} files, {:.1} MB, {} rows; {} shards run again{}",
             args.run.display(),
             census.shards.len(),
             census.num_files,
             census.num_bytes as f64 / 1e6,
             census.num_rows,
             findings.num_replayed,
+            if pruned == 0 { String::new() } else { format!("; {pruned} files were pruned") },
         ));
         lineage.into_iter().for_each(|lineage| print_product(lineage.line()));
         if !findings.is_empty() {

@@ -20,12 +20,14 @@ use crate::exit::StageFailure;
 use crate::frame::run_stage;
 use crate::inputs::StageInputs;
 use crate::outputs::StageOutputs;
+use crate::questions::BATCH_ROWS;
 use rzero_algo::curriculum::{Gate, gate};
 use rzero_algo::domain::true_answer;
 use rzero_algo::equivalence::{GradeOptions, grade};
 use rzero_algo::score::wilson;
 use rzero_io::manifest::read_manifest;
 use rzero_io::set::StageOutput;
+use rzero_schema::table::Table;
 use rzero_schema::tables::{CurriculumRow, JudgedAnswer, Label, LabelCheck};
 use rzero_schema::vocab::{Phase, Stage, TruthSource, Verdict};
 use std::collections::{BTreeMap, HashSet};
@@ -207,7 +209,8 @@ fn voted(context: &StageContext, inputs: &StageInputs<'_>, checks: &[LabelCheck]
         TruthSource::Judge | TruthSource::Human => checked.get(label.challenge_id.as_str()).map(|truth| (*truth).to_owned()),
     };
     let (mut seen, mut labels): (HashSet<String>, BTreeMap<String, (Label, String)>) = Default::default();
-    for label in inputs.output(Stage::VoteLabel)?.read::<Label>()? {
+    for label in streamed::<Label>(inputs.output(Stage::VoteLabel)?)? {
+        let label = label?;
         let is_repeated = settings.drop_duplicates && !seen.insert(label.question.clone());
         if gate(true, is_repeated, label.pseudo_label.is_some(), false, label.vote_share, label.margin, &votes).is_some() {
             continue;
@@ -220,7 +223,8 @@ fn voted(context: &StageContext, inputs: &StageInputs<'_>, checks: &[LabelCheck]
     let num_true =
         labels.values().filter(|(label, truth)| is_equal(truth, label.pseudo_label.as_deref().unwrap_or_default())).count();
     let (mut num_answers, mut right) = (0_u64, [0_u64; 2]);
-    for row in inputs.output(Stage::Verify)?.read::<JudgedAnswer>()? {
+    for row in streamed::<JudgedAnswer>(inputs.output(Stage::Verify)?)? {
+        let row = row?;
         let (Some((label, truth)), Some(score)) = (labels.get(&row.challenge_id), row.score) else { continue };
         let class = label.sample_classes.get(row.sample as usize).and_then(|class| usize::try_from(*class).ok());
         let Some((class, answer)) = class.and_then(|class| Some((class, label.class_answers.get(class)?))) else { continue };
@@ -238,6 +242,15 @@ fn voted(context: &StageContext, inputs: &StageInputs<'_>, checks: &[LabelCheck]
         ("verdict_accuracy", share(right[0], num_answers)),
         ("vote_accuracy", share(right[1], num_answers)),
     ])
+}
+
+/// The rows of a table, of which some are in memory at a time.
+fn streamed<T: Table>(output: &StageOutput) -> anyhow::Result<impl Iterator<Item = anyhow::Result<T>>> {
+    let rows = output.stream::<T>(BATCH_ROWS)?.flat_map(|batch| match batch {
+        Ok(rows) => rows.into_iter().map(Ok).collect(),
+        Err(error) => vec![Err(error.into())],
+    });
+    Ok(rows)
 }
 
 /// The judge solves each question; it does not see the label, which it might be content with.

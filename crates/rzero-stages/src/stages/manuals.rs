@@ -26,7 +26,9 @@ pub fn commands() -> Vec<Command> {
         stages::grade::Args::command(),
         stages::import_benchmark::Args::command(),
         stages::label_probe::Args::command(),
+        stages::prune::Args::command(),
         stages::publish_dataset::Args::command(),
+        stages::remember::Args::command(),
         stages::report::Args::command(),
         stages::summary::Args::command(),
         stages::vote_label::Args::command(),
@@ -44,6 +46,7 @@ pub fn commands() -> Vec<Command> {
         stages::look::Args::command(),
         stages::pretrain::Args::command(),
         stages::solve_sample::Args::command(),
+        stages::verify::Args::command(),
     ]);
     #[cfg(feature = "fetch")]
     commands.extend([stages::fetch_model::Args::command(), stages::judge::Args::command()]);

@@ -68,6 +68,11 @@ pub(crate) struct Item {
 }
 
 impl Item {
+    /// The question that it is an answer to.
+    pub(crate) fn question_id(&self) -> &str {
+        &self.challenge_id
+    }
+
     /// The name of its verdicts.
     fn verdict_id(&self) -> String {
         format!("{}/{}/{}", self.challenge_id, self.samples.first().copied().unwrap_or(0), self.row)
@@ -139,15 +144,16 @@ pub(crate) fn with_answers<'a>(inputs: StageInputs<'a>, context: &StageContext) 
 
 /// The answers that this shard judges, in the order of their rows.
 pub(crate) fn items(context: &StageContext, inputs: &StageInputs<'_>) -> anyhow::Result<Vec<Item>> {
-    let mut items = match context.place.phase {
-        Phase::Verifier => pairs::items(context, inputs)?,
-        Phase::Eval => probes::items(context, inputs)?,
-        _ => answers::items(context, inputs)?,
-    };
-    if settings_of(context)?.verdict != VerdictForm::Comparison {
-        items.iter_mut().for_each(|item| item.other = None);
+    match context.place.phase {
+        Phase::Verifier => pairs::items(context, inputs),
+        Phase::Eval => probes::items(context, inputs),
+        _ => answers::items(context, inputs),
     }
-    Ok(items)
+}
+
+/// Whether verdicts compare an answer with another.
+fn compares(context: &StageContext) -> anyhow::Result<bool> {
+    Ok(settings_of(context)?.verdict == VerdictForm::Comparison)
 }
 
 /// Verdicts on each answer at a place.
@@ -169,7 +175,7 @@ fn judge_answers(
     let reader = Reader::new(context, settings);
     let is_plain = |text: &str| !policy.holds_special_token(text);
     let mut requests = Vec::new();
-    for group in reader.groups(&items) {
+    for group in reader.groups(&items, Item::question_id) {
         let item = &group[0];
         // A response is data, as a question is: one that spells out a special token, or leaves no room, is not put to the model.
         if ![&item.question, &item.response].into_iter().chain(&item.other).all(|text| is_plain(text)) {

@@ -12,14 +12,14 @@ mod answers;
 mod labels;
 mod weights;
 
-use crate::answers::answer_rule;
+use crate::answers::{answer_rule, may_answer};
 use crate::args::{CommonArgs, EXIT_CODES_HELP};
 use crate::console::Progress;
 use crate::context::StageContext;
 use crate::exit::StageFailure;
 use crate::frame::run_stage;
 use crate::inputs::StageInputs;
-use crate::judged::num_answers;
+use crate::judged::{mean, num_answers};
 use crate::outputs::StageOutputs;
 use crate::questions::{QuestionStream, Questions};
 use answers::{Answers, Run, check_order};
@@ -109,9 +109,8 @@ fn num_first(context: &StageContext) -> Option<usize> {
 
 /// Whether a row group may hold answers to questions of these rows, or to none of the `num_questions`.
 fn may_concern(piece: &Piece<Rollout>, rows: &Range<u64>, num_questions: u64) -> bool {
-    piece.range("row").is_none_or(|range| {
-        (*range.start() < rows.end && rows.start <= *range.end()) || (rows.end == num_questions && *range.end() >= num_questions)
-    })
+    let is_beyond = || piece.range("row").is_none_or(|range| *range.end() >= num_questions);
+    may_answer(piece, rows) || (rows.end == num_questions && is_beyond())
 }
 
 /// Questions and their answers, side by side.
@@ -194,7 +193,7 @@ impl Polls<'_> {
             }
             let verdicts = self.weigher.verdicts(row, &samples);
             let judged = voting_verdicts(&ballots, verdicts.as_deref());
-            let score = (!judged.is_empty()).then(|| judged.iter().sum::<f64>() / judged.len() as f64);
+            let score = mean(&judged);
             let best = judged.iter().copied().fold(0.0, f64::max);
             let weights = self.weigher.weights(&ballots, &confidences, verdicts.as_deref());
             let outcome = weighted_vote(&ballots, weights.as_deref());

@@ -8,6 +8,7 @@ use rzero_io::atomic::{digest_file, is_temporary};
 use rzero_io::error::IoError;
 use rzero_io::layout::{Shard, shard_of_manifest};
 use rzero_io::manifest::read_manifest;
+use rzero_io::pruned::{PRUNED, pruned_files};
 use rzero_io::reader::{checked_num_rows, read_footer};
 use rzero_io::set::check_identity;
 use rzero_schema::ids::Place;
@@ -36,6 +37,8 @@ pub(super) struct Census {
     pub(super) num_files: u64,
     pub(super) num_bytes: u64,
     pub(super) num_rows: u64,
+    /// Files that are gone because they were pruned.
+    pub(super) pruned: BTreeSet<String>,
 }
 
 impl Census {
@@ -95,7 +98,13 @@ fn check_listed(audit: &Audit<'_>, census: &mut Census, findings: &mut Findings)
     for known in &census.shards {
         audit.interrupt.check()?;
         check_manifest(audit, known, findings);
+        let pruned = pruned_of(audit, known, findings);
         for record in &known.manifest.outputs {
+            progress.advance(record.num_bytes);
+            if record.table.is_none() && pruned.contains(&record.path) && !audit.layout.absolute(&record.path).exists() {
+                census.pruned.insert(record.path.clone());
+                continue;
+            }
             let rerun = format!("remove {} and run {} there again", known.name, known.stage);
             match check_file(audit, known, record) {
                 Ok(num_rows) => census.num_rows += num_rows,
@@ -103,10 +112,20 @@ fn check_listed(audit: &Audit<'_>, census: &mut Census, findings: &mut Findings)
             }
             census.num_files += 1;
             census.num_bytes += record.num_bytes;
-            progress.advance(record.num_bytes);
         }
     }
     Ok(())
+}
+
+/// The files of a shard's stage that were pruned, by its record.
+fn pruned_of(audit: &Audit<'_>, known: &KnownShard, findings: &mut Findings) -> BTreeSet<String> {
+    let folder = audit.layout.stage_folder(known.stage, known.place);
+    pruned_files(&folder).unwrap_or_else(|error| {
+        let name = audit.layout.relative(&folder.join(PRUNED)).unwrap_or_default();
+        let todo = "restore it from a copy; it says which files were removed on purpose";
+        findings.add(Severity::Error, Kind::Damaged, &name, short(&error), todo);
+        BTreeSet::new()
+    })
 }
 
 /// One file against its record; its rows, if it is a table.
@@ -246,6 +265,7 @@ fn is_known(name: &str, file: &str) -> bool {
     name == "run.json"
         || name.starts_with("slurm/")
         || file == "truths.csv"
+        || file == PRUNED
         || (file.starts_with("requests-") && file.ends_with(".jsonl"))
         || (file.starts_with("lsf-") && file.ends_with(".log"))
 }

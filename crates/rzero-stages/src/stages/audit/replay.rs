@@ -13,11 +13,13 @@ use anyhow::{Context, bail};
 use rzero_io::error::{IoError, Result};
 use rzero_io::layout::{RunLayout, Shard};
 use rzero_io::manifest::read_manifest;
+use rzero_io::pruned::PRUNED;
 use rzero_schema::ids::Place;
 use rzero_schema::manifest::{FileRecord, Manifest};
 use rzero_schema::table::Table;
 use rzero_schema::tables::StepTiming;
 use rzero_schema::vocab::{Stage, TruthSource};
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -28,14 +30,19 @@ const PLAIN_STAGES: [Stage; 3] = [Stage::VoteLabel, Stage::Filter, Stage::LabelP
 const FREE_METRICS: [&str; 1] = ["peak_memory_bytes"];
 
 /// Runs shards again; it has a stand-in where there are any to run.
-pub(super) struct Replay(Option<StandIn>);
+pub(super) struct Replay {
+    stand_in: Option<StandIn>,
+    pruned: BTreeSet<String>,
+}
 
 impl Replay {
     /// Makes ready for the run's shards, and tells which of those that were asked for cannot be run again.
     pub(super) fn new(audit: &Audit<'_>, census: &Census, findings: &mut Findings) -> anyhow::Result<Self> {
-        let mut is_needed = false;
+        let (mut is_needed, mut num_pruned) = (false, 0_u64);
         for known in census.shards.iter().filter(|known| is_asked_for(audit, known)) {
             match reason_to_skip(audit, known) {
+                // Told at once of all: of a run that was pruned they are many.
+                _ if is_made_from(&census.pruned, known) => num_pruned += 1,
                 Some(reason) => {
                     let todo = "what it says of itself was checked, what it wrote was not made again";
                     findings.add(Severity::Note, Kind::NotReplayed, &known.name, reason, todo);
@@ -43,7 +50,13 @@ impl Replay {
                 None => is_needed = true,
             }
         }
-        Ok(Self(is_needed.then(|| StandIn::new(audit, census)).transpose()?))
+        if num_pruned > 0 {
+            let problem = format!("{num_pruned} shards cannot be run again: what they were made from was pruned");
+            let todo = "the same profile and seed in another run directory make all of it again";
+            findings.add(Severity::Note, Kind::NotReplayed, "", problem, todo);
+        }
+        let stand_in = is_needed.then(|| StandIn::new(audit, census)).transpose()?;
+        Ok(Self { stand_in, pruned: census.pruned.clone() })
     }
 
     /// Runs those of a set again that can be, unless something was found of it or of what it was made from.
@@ -55,10 +68,12 @@ impl Replay {
         shards: &[&KnownShard],
         findings: &mut Findings,
     ) -> anyhow::Result<()> {
-        let Some(stand_in) = &self.0 else { return Ok(()) };
+        let Some(stand_in) = &self.stand_in else { return Ok(()) };
         let folder = audit.layout.relative(&audit.layout.stage_folder(stage, place)).unwrap_or_default();
-        let chosen: Vec<&KnownShard> =
-            shards.iter().copied().filter(|known| is_asked_for(audit, known) && reason_to_skip(audit, known).is_none()).collect();
+        let is_chosen = |known: &&KnownShard| {
+            is_asked_for(audit, known) && reason_to_skip(audit, known).is_none() && !is_made_from(&self.pruned, known)
+        };
+        let chosen: Vec<&KnownShard> = shards.iter().copied().filter(is_chosen).collect();
         if chosen.is_empty() || !findings.is_fit(&folder, shards) {
             return Ok(());
         }
@@ -70,6 +85,10 @@ impl Replay {
         }
         Ok(())
     }
+}
+
+fn is_made_from(pruned: &BTreeSet<String>, known: &KnownShard) -> bool {
+    known.manifest.inputs.iter().any(|record| pruned.contains(&record.path))
 }
 
 fn is_asked_for(audit: &Audit<'_>, known: &KnownShard) -> bool {
@@ -136,6 +155,10 @@ impl StandIn {
 
     fn link_shard(&self, audit: &Audit<'_>, known: &KnownShard) -> Result<()> {
         self.link(audit, &known.name)?;
+        let pruned = audit.layout.stage_folder(known.stage, known.place).join(PRUNED);
+        if let Some(name) = audit.layout.relative(&pruned).filter(|_| pruned.exists()) {
+            self.link(audit, &name)?;
+        }
         known.manifest.outputs.iter().try_for_each(|record| self.link(audit, &record.path))
     }
 

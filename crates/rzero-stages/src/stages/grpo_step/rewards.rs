@@ -194,7 +194,7 @@ pub(crate) fn verifier(context: &StageContext, inputs: &StageInputs<'_>) -> anyh
         group.iter().map(|judged| (reader.form(&judged.response), judged.target.or(judged.score))).collect()
     };
     let groups: BTreeMap<u64, (&JudgedAnswer, Vec<_>)> =
-        reader.judged_groups(&judged).map(|group| (group[0].row, (&group[0], answers(group)))).collect();
+        reader.groups(&judged, |row| &row.challenge_id).map(|group| (group[0].row, (&group[0], answers(group)))).collect();
     let mut rows = Vec::with_capacity(rollouts.len());
     for rollout in &rollouts {
         let Some((first, answers)) = groups.get(&rollout.row).filter(|(first, _)| first.verdict_id == rollout.challenge_id)

@@ -1,7 +1,7 @@
 //! The answers of a place that votes or rewards read: every text that the Solver gave to a question, once.
 
-use super::Item;
 use super::given::{Given, given};
+use super::{Item, compares};
 use crate::answers::answer_rule;
 use crate::context::StageContext;
 use crate::curricula::with_curricula;
@@ -25,7 +25,8 @@ pub(super) fn declare<'a>(inputs: StageInputs<'a>, context: &StageContext) -> an
 
 pub(super) fn items(context: &StageContext, inputs: &StageInputs<'_>) -> anyhow::Result<Vec<Item>> {
     let (rows, questions) = questions(context, inputs)?;
-    let given = given(inputs.output(Stage::SolveSample)?, &rows, &answer_rule(&context.profile))?;
+    let given = given(inputs.output(Stage::SolveSample)?, &rows, Some(&answer_rule(&context.profile)))?;
+    let compares = compares(context)?;
     let width = u64::from(num_answers(context));
     let mut items = Vec::new();
     for group in given.chunk_by(|one, other| one.row == other.row) {
@@ -36,17 +37,17 @@ pub(super) fn items(context: &StageContext, inputs: &StageInputs<'_>) -> anyhow:
         };
         let answers = distinct(group);
         // Each is compared with the next, the last with the first.
-        let next: Vec<&str> = answers.values().map(|answer| answer.text).cycle().skip(1).take(answers.len()).collect();
-        let is_alone = answers.len() < 2;
-        for ((at, answer), next) in answers.into_iter().zip(next) {
+        let next: Vec<&str> = answers.iter().map(|answer| answer.text).cycle().skip(1).take(answers.len()).collect();
+        let has_other = compares && answers.len() > 1;
+        for (answer, next) in answers.into_iter().zip(next) {
             items.push(Item {
-                row: row * width + at as u64,
-                challenge_id: group[at].challenge_id.clone(),
+                row: row * width + u64::from(answer.samples[0]),
+                challenge_id: group[0].challenge_id.clone(),
                 samples: answer.samples,
                 kind: AnswerKind::Answer,
                 question: question.clone(),
                 response: answer.text.to_owned(),
-                other: (!is_alone).then(|| next.to_owned()),
+                other: has_other.then(|| next.to_owned()),
                 target: None,
             });
         }
@@ -60,14 +61,17 @@ struct Answer<'a> {
     samples: Vec<u32>,
 }
 
-/// The texts of a question's answers that can be read, by the place of the first in the group.
-fn distinct(group: &[Given]) -> BTreeMap<usize, Answer<'_>> {
-    let mut first_of: BTreeMap<&str, usize> = BTreeMap::new();
-    let mut answers: BTreeMap<usize, Answer<'_>> = BTreeMap::new();
-    for (at, given) in group.iter().enumerate().filter(|(_, given)| given.is_readable) {
+/// The texts of a question's answers, in the order of the first samples that gave them.
+fn distinct(group: &[Given]) -> Vec<Answer<'_>> {
+    let mut place_of: BTreeMap<&str, usize> = BTreeMap::new();
+    let mut answers: Vec<Answer<'_>> = Vec::new();
+    for given in group {
         let text = given.text.as_str();
-        let first = *first_of.entry(text).or_insert(at);
-        answers.entry(first).or_insert_with(|| Answer { text, samples: Vec::new() }).samples.push(given.sample);
+        let place = *place_of.entry(text).or_insert(answers.len());
+        if place == answers.len() {
+            answers.push(Answer { text, samples: Vec::new() });
+        }
+        answers[place].samples.push(given.sample);
     }
     answers
 }

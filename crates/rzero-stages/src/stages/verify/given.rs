@@ -1,15 +1,11 @@
 //! The Solver's answers, by the few columns of its rollouts that a Verifier needs.
 
-use crate::answers::parse_finish_reason;
+use crate::answers::{ANSWER_COLUMNS, answered, may_answer};
 use crate::questions::BATCH_ROWS;
-use arrow::array::{BooleanArray, StringArray, UInt32Array, UInt64Array};
-use rzero_algo::answer::{AnswerRule, answer_form};
-use rzero_io::scan::Piece;
+use rzero_algo::answer::AnswerRule;
 use rzero_io::set::StageOutput;
 use rzero_schema::tables::Rollout;
 use std::ops::Range;
-
-const COLUMNS: [&str; 6] = ["challenge_id", "row", "sample", "finish_reason", "completion", "is_valid_utf8"];
 
 /// What was given as an answer.
 #[derive(Debug)]
@@ -18,34 +14,23 @@ pub(super) struct Given {
     pub(super) challenge_id: String,
     pub(super) sample: u32,
     pub(super) text: String,
-    /// Whether an answer can be read in it.
-    pub(super) is_readable: bool,
 }
 
-/// The answers to questions of these rows, in the order of row and sample.
-pub(super) fn given(output: &StageOutput, rows: &Range<u64>, rule: &AnswerRule) -> anyhow::Result<Vec<Given>> {
-    let may_concern =
-        |piece: &Piece<Rollout>| piece.range("row").is_none_or(|range| *range.start() < rows.end && rows.start <= *range.end());
+/// The answers to questions of these rows, in the order of row and sample; by a rule, only those in which an answer can be read.
+pub(super) fn given(output: &StageOutput, rows: &Range<u64>, rule: Option<&AnswerRule>) -> anyhow::Result<Vec<Given>> {
     let mut all = Vec::new();
-    for piece in output.scan_where::<Rollout>(&COLUMNS, may_concern)? {
+    for piece in output.scan_where::<Rollout>(&ANSWER_COLUMNS, |piece| may_answer(piece, rows))? {
         for columns in piece.open(BATCH_ROWS)? {
-            let columns = columns?;
-            let ids = columns.get::<StringArray>("challenge_id")?;
-            let row = columns.get::<UInt64Array>("row")?.values();
-            let sample = columns.get::<UInt32Array>("sample")?.values();
-            let finish_reasons = columns.get::<StringArray>("finish_reason")?;
-            let completions = columns.get::<StringArray>("completion")?;
-            let are_valid = columns.get::<BooleanArray>("is_valid_utf8")?;
-            for at in (0..columns.num_rows()).filter(|at| rows.contains(&row[*at])) {
-                let (id, text) = (ids.value(at), completions.value(at));
-                let finish = parse_finish_reason(finish_reasons.value(at), id, sample[at])?;
-                all.push(Given {
-                    row: row[at],
-                    challenge_id: id.to_owned(),
-                    sample: sample[at],
-                    text: text.to_owned(),
-                    is_readable: are_valid.value(at) && answer_form(text, finish, rule).is_ok(),
-                });
+            for answer in answered(&columns?)?.filter(|answer| rows.contains(&answer.row)) {
+                let is_readable = rule.map_or(Ok(true), |rule| anyhow::Ok(answer.form(rule)?.is_ok()))?;
+                if is_readable {
+                    all.push(Given {
+                        row: answer.row,
+                        challenge_id: answer.challenge_id.to_owned(),
+                        sample: answer.sample,
+                        text: answer.text.to_owned(),
+                    });
+                }
             }
         }
     }

@@ -3,8 +3,7 @@
 //! is no consensus: any two answers to a question, without a target, and the Verifier is held to its own mean.
 
 use super::given::{Given, given};
-use super::{Item, settings_of};
-use crate::answers::answer_rule;
+use super::{Item, compares, settings_of};
 use crate::context::StageContext;
 use crate::curricula::curriculum_place;
 use crate::exit::StageFailure;
@@ -42,7 +41,7 @@ pub(super) fn items(context: &StageContext, inputs: &StageInputs<'_>) -> anyhow:
     let Place { iteration, step, phase, .. } = context.place;
     let place = curriculum_place(iteration);
     let labels = inputs.output_at(Stage::VoteLabel, place)?.read::<Label>()?;
-    let given = given(inputs.output_at(Stage::SolveSample, place)?, &(0..u64::MAX), &answer_rule(&context.profile))?;
+    let given = given(inputs.output_at(Stage::SolveSample, place)?, &(0..u64::MAX), None)?;
     let has_consensus = context.profile.domain.answers != AnswerForm::Rubric;
     let contests = contests(&labels, &given, has_consensus.then_some(settings.consensus));
     if contests.is_empty() {
@@ -86,7 +85,9 @@ pub(super) fn items(context: &StageContext, inputs: &StageInputs<'_>) -> anyhow:
             items.push(item(row + 1, contest, agreeing, kind, spoilt, Some(0.0)));
         }
     }
-    hold_against_each_other(&mut items);
+    if compares(context)? {
+        hold_against_each_other(&mut items);
+    }
     // Both of a pair go to one shard.
     let pairs = context.shard_rows(num_answers / 2);
     items.retain(|item| pairs.contains(&(item.row / 2)));

@@ -4,7 +4,7 @@
 //! They are drawn from iteration 0's evaluation alone, so that every iteration's Verifier sees the same. The truth of them measures the
 //! Verifier; it trains nothing.
 
-use super::{Item, settings_of};
+use super::{Item, compares, settings_of};
 use crate::context::StageContext;
 use crate::inputs::StageInputs;
 use crate::stages::eval::read_items_of;
@@ -50,7 +50,7 @@ pub(super) fn items(context: &StageContext, inputs: &StageInputs<'_>) -> anyhow:
         .filter_map(|[right, wrong]| Some((right?, wrong)))
         .filter(|(_, wrong)| wrong.is_some() || !has_truth)
         .collect();
-    let answers = if has_truth { ANSWERS } else { ANSWERS - 1 };
+    let (answers, compares) = (if has_truth { ANSWERS } else { ANSWERS - 1 }, compares(context)?);
     let num_wanted = settings_of(context)?.num_probes.div_ceil(answers).min(pairs.len() as u64);
     let mut items = Vec::new();
     for index in 0..num_wanted {
@@ -72,7 +72,7 @@ pub(super) fn items(context: &StageContext, inputs: &StageInputs<'_>) -> anyhow:
                 kind,
                 question: questions.get(&result.item_id).cloned().unwrap_or_default(),
                 response,
-                other: Some(compared[usize::from(row % answers != 0)].clone()),
+                other: compares.then(|| compared[usize::from(row % answers != 0)].clone()),
                 target,
             });
         }

@@ -2,7 +2,7 @@
 //! all answers to the question.
 
 use super::{Item, num_verdicts};
-use crate::answers::{answer_rule, known_response, read_rollout_answer};
+use crate::answers::{answer_rule, read_rollout_answer, response_form};
 use crate::context::StageContext;
 use rzero_algo::answer::AnswerRule;
 use rzero_algo::verdict::read_verdict;
@@ -73,22 +73,13 @@ impl Reader {
 
     /// The canonical form of an answer that is judged, where that is what is looked at.
     pub(crate) fn form(&self, response: &str) -> Option<String> {
-        (self.form == VerdictForm::Derivation).then(|| known_response(response, &self.rule))?
+        (self.form == VerdictForm::Derivation).then(|| response_form(response, &self.rule).ok())?
     }
 
-    /// Whether one completion judges both of two neighbouring answers.
-    fn is_shared(&self, one: &str, other: &str) -> bool {
-        self.form == VerdictForm::Derivation && one == other
-    }
-
-    /// Answers that the same completions judge, which stand at the row of the first.
-    pub(crate) fn groups<'a>(&self, items: &'a [Item]) -> impl Iterator<Item = &'a [Item]> {
-        items.chunk_by(|one, other| self.is_shared(&one.challenge_id, &other.challenge_id))
-    }
-
-    /// The same of answers that were judged.
-    pub(crate) fn judged_groups<'a>(&self, judged: &'a [JudgedAnswer]) -> impl Iterator<Item = &'a [JudgedAnswer]> {
-        judged.chunk_by(|one, other| self.is_shared(&one.challenge_id, &other.challenge_id))
+    /// Answers, asked for or judged, that the same completions judge: they stand at the row of the first. `id` is the question's.
+    pub(crate) fn groups<'a, T>(&self, answers: &'a [T], id: fn(&T) -> &str) -> impl Iterator<Item = &'a [T]> {
+        let is_shared = self.form == VerdictForm::Derivation;
+        answers.chunk_by(move |one, other| is_shared && id(one) == id(other))
     }
 }
 
@@ -108,7 +99,7 @@ impl Tally {
     /// The rows of `verdicts`.
     pub(crate) fn rows(&self, reader: &Reader, items: &[Item], rubric: &str) -> Vec<JudgedAnswer> {
         let mut rows = Vec::with_capacity(items.len());
-        for group in reader.groups(items) {
+        for group in reader.groups(items, Item::question_id) {
             let said = self.0.get(&group[0].row).map_or(&[][..], Vec::as_slice);
             for item in group {
                 let form = reader.form(&item.response);

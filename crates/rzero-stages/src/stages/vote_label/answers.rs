@@ -1,18 +1,15 @@
 //! The answers of rollouts, read from the columns that a vote needs, a row group at a time.
 
 use super::stale_rollouts;
-use crate::answers::parse_finish_reason;
+use crate::answers::answered;
 use crate::questions::BATCH_ROWS;
-use arrow::array::{Array, BooleanArray, Float32Array, StringArray, UInt32Array, UInt64Array};
-use rzero_algo::answer::{AnswerRule, answer_form};
+use arrow::array::{Array, Float32Array};
+use rzero_algo::answer::AnswerRule;
 use rzero_algo::vote::Ballot;
 use rzero_io::scan::{Columns, Piece};
 use rzero_schema::tables::Rollout;
 use rzero_schema::vocab::AnswerStatus;
 use std::ops::Range;
-
-/// The columns of `rollouts` that a vote needs.
-pub(super) const COLUMNS: [&str; 6] = ["challenge_id", "row", "sample", "finish_reason", "completion", "is_valid_utf8"];
 
 /// Answers in the order of row and sample. Texts of all lie in one string.
 #[derive(Debug, Default)]
@@ -65,24 +62,15 @@ impl Answers {
         confidence: Option<&'static str>,
         last: &mut Option<(u64, u32)>,
     ) -> anyhow::Result<()> {
-        let ids = columns.get::<StringArray>("challenge_id")?;
-        let (row, sample) = (columns.get::<UInt64Array>("row")?.values(), columns.get::<UInt32Array>("sample")?.values());
-        let finish_reasons = columns.get::<StringArray>("finish_reason")?;
-        let completions = columns.get::<StringArray>("completion")?;
-        let are_valid = columns.get::<BooleanArray>("is_valid_utf8")?;
         let confidences = confidence.map(|column| columns.get::<Float32Array>(column)).transpose()?;
-        for at in 0..columns.num_rows() {
-            let (here, id) = ((row[at], sample[at]), ids.value(at));
+        for (at, answer) in answered(columns)?.enumerate() {
+            let (here, id) = ((answer.row, answer.sample), answer.challenge_id);
             check_order(*last, here, id)?;
             *last = Some(here);
             if !rows.contains(&here.0) {
                 continue;
             }
-            let finish = parse_finish_reason(finish_reasons.value(at), id, here.1)?;
-            let form = match are_valid.value(at) {
-                true => answer_form(completions.value(at), finish, rule),
-                false => Err(AnswerStatus::InvalidUtf8),
-            };
+            let form = answer.form(rule)?;
             if self.questions.last().is_none_or(|question| question.row != here.0 || &self.text[question.id.clone()] != id) {
                 let id = append(&mut self.text, id);
                 self.questions.push(Question { row: here.0, id, first: self.samples.len() });

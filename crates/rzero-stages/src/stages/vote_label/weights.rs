@@ -1,11 +1,11 @@
 //! What the answers to a question weigh, by the labeller of the profile.
 
-use super::answers::COLUMNS;
-use crate::answers::{answer_rule, known_form};
+use crate::answers::{ANSWER_COLUMNS, answer_rule, known_form};
 use crate::context::StageContext;
 use crate::exit::StageFailure;
 use crate::inputs::StageInputs;
-use crate::judged::question_row;
+use crate::judged::{mean, question_row};
+use crate::questions::BATCH_ROWS;
 use rzero_algo::answer::AnswerRule;
 use rzero_algo::domain::true_answer;
 use rzero_algo::labeller;
@@ -45,10 +45,12 @@ impl Weigher {
             return Ok(Self { labeller, evaluator, rule, verdicts: None, min_score: None });
         }
         let mut verdicts: BTreeMap<u64, Vec<(u32, f64)>> = BTreeMap::new();
-        for judged in inputs.output(Stage::Verify)?.read::<JudgedAnswer>()? {
-            let row = question_row(context, &judged);
-            if let (true, Some(score)) = (rows.contains(&row), judged.score) {
-                verdicts.entry(row).or_default().extend(judged.equal_samples.iter().map(|sample| (*sample, score)));
+        for batch in inputs.output(Stage::Verify)?.stream::<JudgedAnswer>(BATCH_ROWS)? {
+            for judged in batch? {
+                let row = question_row(context, &judged);
+                if let (true, Some(score)) = (rows.contains(&row), judged.score) {
+                    verdicts.entry(row).or_default().extend(judged.equal_samples.iter().map(|sample| (*sample, score)));
+                }
             }
         }
         verdicts.values_mut().for_each(|of_question| of_question.sort_unstable_by_key(|(sample, _)| *sample));
@@ -73,7 +75,7 @@ impl Weigher {
 
     /// The columns of the rollouts that a vote needs.
     pub(super) fn columns(&self) -> Vec<&'static str> {
-        COLUMNS.into_iter().chain(self.confidence()).collect()
+        ANSWER_COLUMNS.into_iter().chain(self.confidence()).collect()
     }
 
     /// The verdicts on the answers to a question, in the order of `samples`; nothing where nobody judged.
@@ -89,7 +91,7 @@ impl Weigher {
         let least = self.min_score?;
         let answers = outcome.class_of_sample.iter().zip(verdicts?);
         let scores: Vec<f64> = answers.filter(|(class, _)| **class == Some(0)).filter_map(|(_, verdict)| *verdict).collect();
-        Some(!scores.is_empty() && scores.iter().sum::<f64>() / scores.len() as f64 >= least)
+        Some(mean(&scores).is_some_and(|score| score >= least))
     }
 
     /// The vote under the label that the executor knows; or, where no two answers are the same, with the mean verdict for a vote share, so that the

@@ -34,6 +34,9 @@ gradients := "0"
 # What a run keeps of its training steps: all, or last, where after each iteration goes what nothing reads any more (`just prune`). Does not change a row.
 keep := "all"
 
+# Runs of a matrix side by side, each on its part of the threads (`just jobs=2 ablate paper`). Does not change a byte.
+jobs := "1"
+
 # Threads of a stage. Does not change a byte.
 threads := env("RZERO_THREADS", num_cpus())
 

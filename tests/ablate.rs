@@ -26,28 +26,32 @@ set = ["probe.floor=0.99"]
 source = "labels are never all true"
 "#;
 
-fn ablate(folder: &Path) -> Output {
-    let matrix = folder.join("matrix.toml");
-    std::fs::write(&matrix, MATRIX).unwrap();
+/// Where the runs of a matrix were, and what it printed, so many of them side by side.
+fn ablate(folder: &Path, matrix: &str, jobs: u32) -> Output {
+    let file = folder.join("matrix.toml");
+    std::fs::write(&file, matrix).unwrap();
     let mut command = just();
-    command.arg(format!("run={}", folder.join("runs").display())).arg("matrix").arg(matrix);
+    command.arg(format!("run={}", folder.join("runs").display())).arg(format!("jobs={jobs}")).arg("matrix").arg(file);
     let output = command.output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     output
 }
 
+fn results(folder: &Path) -> Vec<Value> {
+    serde_json::from_slice(&std::fs::read(folder.join("runs/table/results.json")).unwrap()).unwrap()
+}
+
 #[test]
 fn a_matrix_is_run_once_and_its_table_says_what_the_runs_say() {
     let folder = tempfile::tempdir().unwrap();
-    let first = ablate(folder.path());
+    let first = ablate(folder.path(), MATRIX, 1);
     let table = String::from_utf8(first.stdout).unwrap();
     assert!(table.starts_with("Which of these is better?"), "{table}");
     let text = String::from_utf8_lossy(&first.stderr);
     assert!(text.contains("stops-7 goes no further (exit code 5)"), "{text}");
     assert!(table.contains("stopped: seed 7, iteration 1: no eval"), "{table}");
 
-    let results: Value = serde_json::from_slice(&std::fs::read(folder.path().join("runs/table/results.json")).unwrap()).unwrap();
-    let cells = results.as_array().unwrap();
+    let cells = results(folder.path());
     assert_eq!(cells.len(), 3);
     assert_eq!(cells.iter().map(|cell| cell["iterations"].as_array().unwrap().len()).collect::<Vec<_>>(), [2, 2, 1]);
     // The mean over two runs of the same problems is the mean of what each says of itself.
@@ -67,10 +71,33 @@ fn a_matrix_is_run_once_and_its_table_says_what_the_runs_say() {
     let gain = &cells[1]["iterations"][0]["gain"][0];
     assert_eq!((gain["low"].as_f64(), gain["high"].as_f64()), (Some(0.0), Some(0.0)), "{gain}");
 
-    let again = ablate(folder.path());
+    let again = ablate(folder.path(), MATRIX, 1);
     assert_eq!(String::from_utf8(again.stdout).unwrap(), table);
     let text = String::from_utf8_lossy(&again.stderr);
     assert!(text.contains("complete up to iteration 1: nothing to do"), "{text}");
+}
+
+#[test]
+fn runs_side_by_side_come_to_the_same_and_wait_for_what_they_begin_with() {
+    let folders = [1, 3].map(|jobs| {
+        let folder = tempfile::tempdir().unwrap();
+        // Right behind what it begins with, so that it would come too early if it did not wait.
+        let onward = format!(
+            "[[cell]]\nname = \"onward\"\nset = [\"model.path={}/runs/default-{{seed}}/iter-001/solver/checkpoint\"]\nsource = \"a test\"\n\n",
+            folder.path().display()
+        );
+        let at = MATRIX.find("[[cell]]\nname = \"untrained\"").unwrap();
+        let onward = format!("{}{onward}{}", &MATRIX[..at], &MATRIX[at..]);
+        let output = ablate(folder.path(), &onward, jobs);
+        let text = String::from_utf8_lossy(&output.stderr);
+        assert!(text.contains("stops-8 goes no further (exit code 5)") && !text.contains("onward"), "{text}");
+        folder
+    });
+    let [one, three] = folders.each_ref().map(|folder| results(folder.path()));
+    assert_eq!(one.len(), 4);
+    for (one, three) in one.iter().zip(&three) {
+        assert_eq!(one["iterations"], three["iterations"], "{}", one["name"]);
+    }
 }
 
 #[test]

@@ -9,7 +9,7 @@ use rzero_io::set::StageOutput;
 use rzero_schema::ids::Place;
 use rzero_schema::table::Table;
 use rzero_schema::tables::{CurriculumRow, DroppedRow, JudgedAnswer, Label, RewardRow, Rollout};
-use rzero_schema::vocab::{Evaluator, Phase, Stage};
+use rzero_schema::vocab::{Evaluator, Phase, ScoringRule, Stage};
 use std::collections::{BTreeMap, BTreeSet};
 use std::process::Command;
 
@@ -23,7 +23,7 @@ pub(crate) fn rows<T: Table>(layout: &RunLayout, stage: Stage, place: Place) -> 
 #[test]
 fn three_roles_evolve_in_one_loop() {
     let folder = tempfile::tempdir().unwrap();
-    let layout = run(&folder.path().join("run"), "roles=3;curriculum.labeller=verifier_weighted");
+    let layout = run(&folder.path().join("run"), "roles=3;curriculum.labeller=verifier_weighted;verifier.scoring=linear");
     // A step's batch: pairs to one question, one answer with the consensus and one against it, then what was spoilt.
     let place = Place::new(1, Phase::Verifier, 1);
     let judged: Vec<JudgedAnswer> = rows(&layout, Stage::Verify, place);
@@ -48,7 +48,7 @@ fn three_roles_evolve_in_one_loop() {
     for reward in &rewards {
         let target = by_row[&reward.row].target.unwrap();
         let score = reward.answer.as_ref().map(|score| score.parse().unwrap());
-        assert_eq!((reward.reward, reward.role.as_str()), (verifier_reward(score, target), "verifier"));
+        assert_eq!((reward.reward, reward.role.as_str()), (verifier_reward(score, target, ScoringRule::Linear), "verifier"));
     }
     // In iteration 1 it has learned nothing, so all votes weigh the same; then an answer weighs as much as its verdicts.
     assert!(!layout.stage_folder(Stage::Verify, Place::new(1, Phase::Curriculum, 0)).exists());

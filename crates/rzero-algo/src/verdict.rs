@@ -6,14 +6,19 @@
 //! ```text
 //! s    = the mean of the verdicts on an answer
 //! r(s) = 1 - (s - t)^2      towards a target t: 1 for an answer that agrees with the consensus, 0 for one that does not
+//!      or 1 - |s - t|
 //! ```
 //!
 //! A Verifier that answers by itself gives each answer to the question a verdict of 1 where it came to the same, and of 0 where it did not. Of a pair it
 //! earns 1 for the consensus, 0 for the other answer, and 1/2 for any third: it is right about one of the two.
 //!
-//! The reward is the quadratic scoring rule (Brier, 1950): its expectation is largest where the score is the probability of the target, so a
-//! Verifier gains nothing by being surer than it can know. Where there is no consensus the target of a verdict is the mean of the verdicts on
-//! the same answer: self-consistency.
+//! The first is the quadratic scoring rule (Brier, 1950): its expectation is largest where the score is the probability of the target, so a
+//! Verifier gains nothing by being surer than it can know. One that cannot tell right from wrong yet is drawn to the mean of the targets, though, and once
+//! all its verdicts are the same nothing is learned any more. The linear rule has no such middle: without knowledge every score earns the same, and what
+//! little is known pays at once; its best reply is 0 or 1, no probability. Where there is no consensus the target of a verdict is the mean of the
+//! verdicts on the same answer: self-consistency.
+
+use rzero_schema::vocab::ScoringRule;
 
 /// Reads a verdict: the whole number in the last box; without a box, the completion up to the first closing brace, so that a prompt may
 /// open the box itself. Returns its share of the highest score; nothing where there is no such number.
@@ -48,8 +53,12 @@ pub fn judge(scores: &[f64]) -> Option<Judged> {
 
 /// The reward of a verdict towards a target, in 0..=1. One that cannot be read gets what the surest wrong one gets, 0.
 #[must_use]
-pub fn verifier_reward(score: Option<f64>, target: f64) -> f64 {
-    score.map_or(0.0, |score| 1.0 - (score - target).powi(2))
+pub fn verifier_reward(score: Option<f64>, target: f64, rule: ScoringRule) -> f64 {
+    let distance = score.map_or(1.0, |score| (score - target).abs());
+    match rule {
+        ScoringRule::Quadratic => 1.0 - distance.powi(2),
+        ScoringRule::Linear => 1.0 - distance,
+    }
 }
 
 /// What the Solver earns for an answer by the Verifier's mean verdict on it; 0 where there is none.
@@ -135,14 +144,19 @@ mod tests {
     }
 
     #[test]
-    fn the_reward_is_largest_at_the_probability_of_the_target() {
-        assert_eq!(
-            (verifier_reward(Some(1.0), 1.0), verifier_reward(Some(0.0), 1.0), verifier_reward(None, 1.0)),
-            (1.0, 0.0, 0.0)
-        );
-        let expected = |score: f64| 0.7 * verifier_reward(Some(score), 1.0) + 0.3 * verifier_reward(Some(score), 0.0);
-        let scores = (0..=10).map(|tenths| f64::from(tenths) / 10.0);
-        assert_eq!(scores.max_by(|a, b| expected(*a).total_cmp(&expected(*b))), Some(0.7));
+    fn the_quadratic_reward_is_largest_at_the_probability_of_the_target_and_the_linear_one_at_an_end() {
+        for rule in ScoringRule::ALL.iter().copied() {
+            let earned = [Some(1.0), Some(0.0), None].map(|score| verifier_reward(score, 1.0, rule));
+            assert_eq!(earned, [1.0, 0.0, 0.0], "{rule}");
+        }
+        let expected = |score: f64, share: f64, rule| {
+            share * verifier_reward(Some(score), 1.0, rule) + (1.0 - share) * verifier_reward(Some(score), 0.0, rule)
+        };
+        let scores = || (0..=10).map(|tenths| f64::from(tenths) / 10.0);
+        let best = |rule| scores().max_by(|a, b| expected(*a, 0.7, rule).total_cmp(&expected(*b, 0.7, rule)));
+        assert_eq!([ScoringRule::Quadratic, ScoringRule::Linear].map(best), [Some(0.7), Some(1.0)]);
+        // Where nothing is known, the linear rule draws nowhere.
+        assert!(scores().all(|score| (expected(score, 0.5, ScoringRule::Linear) - 0.5).abs() < 1e-12));
     }
 
     proptest! {

@@ -1,7 +1,7 @@
 //! The profile's `[verifier]` section: the third role, which judges answers. It is trained and asked where `roles = 3`.
 
 use crate::profile::{DomainSettings, GrpoSettings, Profile, ProfileError, SamplingSettings, range};
-use crate::vocab::{AnswerForm, Labeller, Phase, RewardVariant, SolverReward, StartFrom, VerdictForm};
+use crate::vocab::{AnswerForm, Labeller, Phase, RewardVariant, ScoringRule, SolverReward, StartFrom, VerdictForm};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -24,6 +24,8 @@ pub struct VerifierSettings {
     /// Share of a step's answers that stand in pairs of an answer and its spoilt form, cut off or shuffled: 1 and 0. Without a consensus they
     /// are all that keeps verdicts from becoming the same for everything.
     pub planted_share: f64,
+    /// What a verdict earns by its distance from the target.
+    pub scoring: ScoringRule,
     /// Where each iteration's training starts.
     pub start_from: StartFrom,
     /// Verdicts on an answer where they weigh votes or reward the Solver.

@@ -276,6 +276,16 @@ vocabulary! {
 }
 
 vocabulary! {
+    /// What a verdict earns by its distance from the target.
+    ScoringRule {
+        /// `1 - (s - t)^2`: most where the score is the probability of the target. While nothing can be told, its best reply is the mean of the targets.
+        Quadratic = "quadratic",
+        /// `1 - |s - t|`: most at the nearer end. While nothing can be told, every score earns the same, so that none is fallen back to.
+        Linear = "linear",
+    }
+}
+
+vocabulary! {
     /// Why the filter dropped a candidate question. The order is the order in which the gates are asked.
     DropReason {
         /// The Challenger's completion is not a well-formed question; `challenge_status` says how.

@@ -186,7 +186,8 @@ fn verdicts(context: &StageContext, inputs: &StageInputs<'_>) -> anyhow::Result<
 /// Verifier: how close each verdict is to the target; where there is none, to what the verdicts on the same answer say on average. A completion that
 /// judges several answers earns the mean.
 pub(crate) fn verifier(context: &StageContext, inputs: &StageInputs<'_>) -> anyhow::Result<(Vec<Rollout>, Scored)> {
-    let reader = Reader::new(context, settings_of(context)?);
+    let settings = settings_of(context)?;
+    let reader = Reader::new(context, settings);
     let rollouts = inputs.output(Stage::Verify)?.read::<Rollout>()?;
     let judged = inputs.output(Stage::Verify)?.read::<JudgedAnswer>()?;
     // Of each group its answers, their canonical forms and what a verdict on each should say.
@@ -203,7 +204,7 @@ pub(crate) fn verifier(context: &StageContext, inputs: &StageInputs<'_>) -> anyh
         };
         let said = reader.read(rollout)?;
         let reward = |(form, target): &(Option<String>, Option<f64>)| {
-            target.map_or(0.0, |target| verifier_reward(said.verdict(form.as_deref()), target))
+            target.map_or(0.0, |target| verifier_reward(said.verdict(form.as_deref()), target, settings.scoring))
         };
         rows.push(RewardRow {
             challenge_id: rollout.challenge_id.clone(),

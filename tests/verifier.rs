@@ -23,7 +23,10 @@ pub(crate) fn rows<T: Table>(layout: &RunLayout, stage: Stage, place: Place) -> 
 #[test]
 fn three_roles_evolve_in_one_loop() {
     let folder = tempfile::tempdir().unwrap();
-    let layout = run(&folder.path().join("run"), "roles=3;curriculum.labeller=verifier_weighted;verifier.scoring=linear");
+    let layout = run(
+        &folder.path().join("run"),
+        "roles=3;curriculum.labeller=verifier_weighted;verifier.scoring=linear;verifier.planted_share=0.75",
+    );
     // A step's batch: pairs to one question, one answer with the consensus and one against it, then what was spoilt.
     let place = Place::new(1, Phase::Verifier, 1);
     let judged: Vec<JudgedAnswer> = rows(&layout, Stage::Verify, place);
@@ -31,8 +34,9 @@ fn three_roles_evolve_in_one_loop() {
         .into_iter()
         .map(|label| (label.challenge_id.clone(), label))
         .collect();
+    let answers: Vec<Rollout> = rows(&layout, Stage::SolveSample, Place::new(1, Phase::Curriculum, 0));
     let kinds: Vec<&str> = judged.iter().map(|row| row.kind.as_str()).collect();
-    assert_eq!(kinds, ["answer", "answer", "answer", "answer", "answer", "answer", "answer", "shuffled"]);
+    assert_eq!(kinds, ["answer", "answer", "answer", "shuffled", "answer", "exchanged", "answer", "truncated"]);
     for pair in judged.chunks(2) {
         assert_eq!(pair[0].challenge_id, pair[1].challenge_id);
         let class = |row: &JudgedAnswer| labels[&row.challenge_id].sample_classes[row.sample as usize];
@@ -40,7 +44,12 @@ fn three_roles_evolve_in_one_loop() {
         assert_eq!((targets, class(&pair[0]) == 0), (vec![Some(1.0), Some(0.0)], true));
         // The other of a pair differs from the consensus, or is the same answer spoilt.
         assert_eq!(pair[1].kind == "answer", class(&pair[1]) != 0);
-        assert_eq!(pair[1].kind == "shuffled", pair[0].sample == pair[1].sample);
+        assert_eq!(pair[1].kind != "answer", pair[0].sample == pair[1].sample);
+        let is_exchanged = pair[1].kind == "exchanged";
+        let is_of_others = |row: &JudgedAnswer| {
+            answers.iter().any(|given| given.completion == row.response && given.challenge_id != row.challenge_id)
+        };
+        assert!(!is_exchanged || is_of_others(&pair[1]), "{}", pair[1].response);
     }
     let rewards: Vec<RewardRow> = rows(&layout, Stage::GrpoStep, place);
     let by_row: BTreeMap<u64, &JudgedAnswer> = judged.iter().map(|row| (row.row, row)).collect();

@@ -21,8 +21,8 @@ pub struct VerifierSettings {
     pub consensus: f64,
     /// Verdicts on each of them: the group.
     pub group_size: u32,
-    /// Share of a step's answers that stand in pairs of an answer and its spoilt form, cut off or shuffled: 1 and 0. Without a consensus they
-    /// are all that keeps verdicts from becoming the same for everything.
+    /// Share of a step's answers that stand in pairs of an answer and its spoilt form, cut off, shuffled or exchanged for the answer to another
+    /// question: 1 and 0. Without a consensus they are all that keeps verdicts from becoming the same for everything.
     pub planted_share: f64,
     /// What a verdict earns by its distance from the target.
     pub scoring: ScoringRule,

@@ -40,6 +40,7 @@ pub(crate) fn figures(judged: &[JudgedAnswer]) -> Vec<(&'static str, f64)> {
         ("score_of_wrong", mean(whole(0.0))),
         ("score_of_truncated", mean(scores(&|row| is(row, AnswerKind::Truncated)))),
         ("score_of_shuffled", mean(scores(&|row| is(row, AnswerKind::Shuffled)))),
+        ("score_of_exchanged", mean(scores(&|row| is(row, AnswerKind::Exchanged)))),
         ("accuracy", mean(right)),
     ]
     .into_iter()

@@ -16,7 +16,7 @@ table! {
         sample: u32,
         /// All answers to the question that are the same text, `sample` the first: its verdicts stand for all.
         equal_samples: Vec<u32>,
-        /// `answer`, as it is, or how it was spoilt: `truncated`, `shuffled`.
+        /// `answer`, as it is, or how it was spoilt: `truncated`, `shuffled`, or `exchanged` for an answer to another question.
         kind: String,
         /// The text that was judged.
         response: String,

@@ -39,6 +39,8 @@ vocabulary! {
         Truncated = "truncated",
         /// Its characters in another order.
         Shuffled = "shuffled",
+        /// An answer to another question.
+        Exchanged = "exchanged",
     }
 }
 

@@ -263,12 +263,13 @@ fn training(iterations: &[IterationSummary]) -> Option<Table> {
 }
 
 /// The names of a probe's figures, and their headings.
-pub(in crate::stages) const PROBES: [(&str, &str); 5] = [
+pub(in crate::stages) const PROBES: [(&str, &str); 6] = [
     ("score_mean", "as given"),
     ("score_of_right", "right"),
     ("score_of_wrong", "wrong"),
     ("score_of_truncated", "cut off"),
     ("score_of_shuffled", "shuffled"),
+    ("score_of_exchanged", "exchanged"),
 ];
 
 fn verifier(iterations: &[IterationSummary]) -> Option<Table> {

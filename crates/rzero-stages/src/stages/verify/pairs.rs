@@ -36,6 +36,14 @@ impl Contest<'_> {
     }
 }
 
+impl<'a> Contest<'a> {
+    /// An answer that is good: of the majority, or, where there is none, the first that counts.
+    fn answer(&self) -> &'a str {
+        let place = self.label.sample_classes.iter().position(|class| *class == 0);
+        self.group[place.unwrap_or(0)].text.as_str()
+    }
+}
+
 pub(super) fn items(context: &StageContext, inputs: &StageInputs<'_>) -> anyhow::Result<Vec<Item>> {
     let settings = settings_of(context)?;
     let Place { iteration, step, phase, .. } = context.place;
@@ -57,8 +65,11 @@ pub(super) fn items(context: &StageContext, inputs: &StageInputs<'_>) -> anyhow:
     // One draw a pair, and one for each two that are spoilt.
     let drawn = step_batch(contests.len(), (num_answers / 2) as usize, step, &key);
     let mut items = Vec::new();
-    for (index, at) in drawn.into_iter().enumerate() {
+    for (index, at) in drawn.iter().copied().enumerate() {
         let contest = &contests[at];
+        // What was drawn next answers another question, unless there is only one.
+        let other = drawn.iter().cycle().skip(index + 1).take(drawn.len()).map(|at| &contests[*at]);
+        let other = other.into_iter().find(|other| other.label.row != contest.label.row);
         let row = 2 * index as u64;
         let mut stream = random_stream("answer to judge", &StreamKey { step, row, ..key });
         let mut pick = |places: &[usize]| places[uniform_below(&mut stream, places.len() as u64) as usize];
@@ -74,12 +85,12 @@ pub(super) fn items(context: &StageContext, inputs: &StageInputs<'_>) -> anyhow:
                 items.push(item(row, contest, at, AnswerKind::Answer, contest.group[at].text.clone(), target));
             }
         } else {
-            // An answer against its spoilt form, cut off in every other pair: whoever says the same of everything is wrong about one of the two.
+            // An answer against its spoilt form, in turn: whoever says the same of everything is wrong about one of the two.
             let text = &contest.group[agreeing].text;
-            let (kind, spoilt) = if index % 2 == 0 {
-                (AnswerKind::Truncated, truncated(text))
-            } else {
-                (AnswerKind::Shuffled, shuffled(text, |count| permutation(count, &mut stream)))
+            let (kind, spoilt) = match (index % 3, other) {
+                (1, _) => (AnswerKind::Shuffled, shuffled(text, |count| permutation(count, &mut stream))),
+                (2, Some(other)) => (AnswerKind::Exchanged, other.answer().to_owned()),
+                _ => (AnswerKind::Truncated, truncated(text)),
             };
             items.push(item(row, contest, agreeing, AnswerKind::Answer, text.clone(), Some(1.0)));
             items.push(item(row + 1, contest, agreeing, kind, spoilt, Some(0.0)));

@@ -15,8 +15,8 @@ use rzero_schema::tables::EvalResult;
 use rzero_schema::vocab::{AnswerForm, AnswerKind, AnswerStatus, EvalMode, EvalStyle, FinishReason, Phase, Stage};
 use std::collections::BTreeMap;
 
-/// Answers that a problem gives: a right one, a wrong one, and the right one cut off and shuffled.
-const ANSWERS: u64 = 4;
+/// Answers that a problem gives: a right one, a wrong one, and the right one cut off, shuffled and exchanged for that to the next problem.
+const ANSWERS: u64 = 5;
 
 fn evaluated() -> Place {
     Place::new(0, Phase::Eval, 0)
@@ -62,6 +62,11 @@ pub(super) fn items(context: &StageContext, inputs: &StageInputs<'_>) -> anyhow:
         forms.extend(wrong.map(|wrong| (wrong, AnswerKind::Answer, wrong.completion.clone(), Some(0.0))));
         forms.push((right, AnswerKind::Truncated, truncated(&right.completion), Some(0.0)));
         forms.push((right, AnswerKind::Shuffled, spoilt, Some(0.0)));
+        let next = pairs[((index + 1) % num_wanted * pairs.len() as u64 / num_wanted) as usize].0;
+        // A single problem has no other.
+        if next.item_id != right.item_id {
+            forms.push((right, AnswerKind::Exchanged, next.completion.clone(), Some(0.0)));
+        }
         // Each is compared with the right one, and that with the first of the others.
         let compared = [forms[1].2.clone(), forms[0].2.clone()];
         for (row, (result, kind, response, target)) in (answers * index..).zip(forms) {

@@ -26,7 +26,7 @@ pub(in crate::stages::report) fn section(runs: &[RunReport]) -> anyhow::Result<O
         id: "verifier",
         title: "Verifier",
         lead: "In every iteration the Verifier judges the same answers of the base model to held-out problems: right ones, wrong ones, and right \
-               ones cut off or shuffled. A score that drifts, or that no longer tells these apart, shows a Verifier that is being played. \
+               ones cut off, shuffled or exchanged for the answer to another problem. A score that drifts, or that no longer tells these apart, shows a Verifier that is being played. \
                Iteration 0 is the base model, which has not learned to judge. The examples are what the last Verifier thinks most and least of."
             .to_owned(),
         groups,

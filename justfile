@@ -67,7 +67,7 @@ export RZERO_SERVED_MODEL := model
 export RZERO_JUST := just_executable()
 
 # Tests say themselves which run they mean.
-without_run := "env -u RZERO_RUN -u RZERO_PROFILE -u RZERO_SET -u RZERO_THREADS -u RZERO_DEVICE -u RZERO_ROOT -u RZERO_MIRRORS -u RZERO_BACKEND -u RZERO_URL -u RZERO_SERVED_MODEL -u RZERO_LOG -u RZERO_INDEX_BASE -u SHARD_INDEX -u NUM_SHARDS -u RUST_LOG"
+without_run := "env -u RZERO_RUN -u RZERO_PROFILE -u RZERO_SET -u RZERO_THREADS -u RZERO_DEVICE -u RZERO_ROOT -u RZERO_MIRRORS -u RZERO_REUSE -u RZERO_BACKEND -u RZERO_URL -u RZERO_SERVED_MODEL -u RZERO_LOG -u RZERO_INDEX_BASE -u SHARD_INDEX -u NUM_SHARDS -u RUST_LOG"
 
 # This program once more, with the same variables.
 again := quote(just_executable()) + " --justfile " + quote(justfile()) + " profile=" + quote(profile) + " run=" + quote(run) + " set=" + quote(set) + " shards=" + quote(shards) + " gradients=" + quote(gradients) + " keep=" + quote(keep) + " backend=" + quote(backend) + " url=" + quote(url) + " model=" + quote(model) + " threads=" + quote(threads) + " bin=" + quote(bin)

@@ -1,6 +1,8 @@
-//! `just ablate`, but for its build, on a matrix of the smoke profile: what is there is kept, the table is made of the runs, a cell that stops is told.
+//! `just ablate`, but for its build, on a matrix of the smoke profile: what is there is kept, what is common is made once, the table is made of the
+//! runs, a cell that stops is told.
 
 use crate::just::just;
+use crate::whole_run::{assert_same_files, finish, lasting_files};
 use serde_json::Value;
 use std::path::Path;
 use std::process::Output;
@@ -98,6 +100,92 @@ fn runs_side_by_side_come_to_the_same_and_wait_for_what_they_begin_with() {
     for (one, three) in one.iter().zip(&three) {
         assert_eq!(one["iterations"], three["iterations"], "{}", one["name"]);
     }
+}
+
+const ALIKE: &str = r#"
+title = "What is the same in all of them?"
+profile = "smoke"
+iterations = 1
+seeds = [7]
+
+[[cell]]
+name = "default"
+source = "ours"
+
+[[cell]]
+name = "onward"
+set = ["challenger.start_from=previous", "stability.replay_share=0.5", "verifier.steps=9"]
+source = "differs from iteration 2 on"
+
+[[cell]]
+name = "band"
+set = ["curriculum.bands=[{ from_iteration = 1, low = 0.0, high = 1.0 }]"]
+source = "differs from the filter on"
+"#;
+
+/// Stages of a run, as folders, by whether their output was taken from another run.
+fn stages(run: &Path, is_reused: bool) -> Vec<String> {
+    let mut found = Vec::new();
+    let mut folders = vec![run.to_path_buf()];
+    while let Some(folder) = folders.pop() {
+        for path in std::fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path()) {
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.file_name().unwrap().to_str().unwrap().starts_with("manifest-") {
+                let manifest: Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+                if is_reused == manifest["reused_from"].as_str().is_some_and(|from| from.ends_with("runs/default-7")) {
+                    found.push(folder.strip_prefix(run).unwrap().display().to_string());
+                }
+            }
+        }
+    }
+    found.sort();
+    found
+}
+
+#[test]
+fn what_cells_have_in_common_is_made_once() {
+    let folder = tempfile::tempdir().unwrap();
+    ablate(folder.path(), ALIKE, 1);
+    let run = |name: &str| folder.path().join("runs").join(name);
+    assert!(stages(&run("default-7"), true).is_empty());
+    assert_eq!(stages(&run("onward-7"), false), Vec::<String>::new());
+
+    let (taken, made) = (stages(&run("band-7"), true), stages(&run("band-7"), false));
+    assert!(taken.iter().all(|stage| !stage.contains("/solver/")) && made.iter().all(|stage| !stage.contains("/challenger/")));
+    assert!(made.contains(&"iter-001/curriculum/filter".to_owned()), "{made:?}");
+    assert!(taken.contains(&"iter-000/eval/eval".to_owned()), "{taken:?}");
+    assert!(taken.contains(&"iter-001/curriculum/vote-label".to_owned()), "{taken:?}");
+
+    // It is what the run makes by itself, and stands on its own feet.
+    let alone = folder.path().join("alone");
+    let mut command = just();
+    command.args(["profile=smoke", "keep=last"]).arg(format!("run={}", alone.display()));
+    command.arg("set=curriculum.bands=[{ from_iteration = 1, low = 0.0, high = 1.0 }];seed=7");
+    finish({
+        command.args(["loop", "1"]);
+        command
+    });
+    assert_same_files(&lasting_files(&run("band-7")), &lasting_files(&alone), "taken in part");
+    std::fs::remove_dir_all(run("default-7")).unwrap();
+    for name in ["onward-7", "band-7"] {
+        let output = std::process::Command::new(env!("CARGO_BIN_EXE_audit")).arg(run(name)).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+    }
+}
+
+#[test]
+fn what_is_damaged_in_another_run_is_made_here() {
+    let folder = tempfile::tempdir().unwrap();
+    ablate(folder.path(), &ALIKE[..ALIKE.find("[[cell]]\nname = \"onward\"").unwrap()], 1);
+    let labels = "iter-001/curriculum/vote-label/labels-00000-of-00001.parquet";
+    let whole = std::fs::read(folder.path().join("runs/default-7").join(labels)).unwrap();
+    let mut damaged = whole.clone();
+    damaged[40] ^= 1;
+    std::fs::write(folder.path().join("runs/default-7").join(labels), damaged).unwrap();
+    ablate(folder.path(), &ALIKE.replace("\"default\"", "\"again\""), 1);
+    assert_eq!(std::fs::read(folder.path().join("runs/again-7").join(labels)).unwrap(), whole);
+    assert!(stages(&folder.path().join("runs/again-7"), false).contains(&"iter-001/curriculum/vote-label".to_owned()));
 }
 
 #[test]

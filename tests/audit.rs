@@ -274,7 +274,7 @@ fn ways() -> Vec<Way> {
             run.edit(file, |bytes| {
                 *bytes = String::from_utf8(bytes.clone())
                     .unwrap()
-                    .replace("\"manifest_version\": 1", "\"manifest_version\": 2")
+                    .replace("\"manifest_version\": 2", "\"manifest_version\": 3")
                     .into_bytes();
             });
         }),

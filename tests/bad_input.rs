@@ -204,7 +204,7 @@ fn a_broken_manifest_is_told_by_name() {
         ("an empty object", b"{}".to_vec()),
         ("a list", b"[]".to_vec()),
         ("a number out of its range", text.replacen("\"num_shards\": 2", "\"num_shards\": -2", 1).into_bytes()),
-        ("another version", text.replacen("\"manifest_version\": 1", "\"manifest_version\": 9", 1).into_bytes()),
+        ("another version", text.replacen("\"manifest_version\": 2", "\"manifest_version\": 9", 1).into_bytes()),
         ("an unknown member", text.replacen('{', "{\"surprise\": 1,", 1).into_bytes()),
         ("bytes that are no UTF-8", [b"{\"stage\": \"\xff\xfe\"".as_slice(), &good[1..]].concat()),
         ("deep nesting", vec![b'['; 100_000]),

@@ -16,6 +16,7 @@ pub(crate) fn just() -> Command {
         "RZERO_THREADS",
         "RZERO_ROOT",
         "RZERO_MIRRORS",
+        "RZERO_REUSE",
         "RZERO_LOG",
         "RZERO_INDEX_BASE",
     ];

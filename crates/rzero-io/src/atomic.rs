@@ -224,6 +224,28 @@ pub fn publish_file(written: &Path, path: &Path) -> Result<()> {
     sync_directory(directory_of(path))
 }
 
+/// Gives a file a second name, or copies it where the file system has no second names; says what identifies what lies there, which is not yet
+/// durable. No file of a run is ever written into, so both names stay what they are.
+///
+/// # Errors
+/// When the file cannot be linked and cannot be copied, or not be read.
+pub fn link_into(from: &Path, to: &Path, unsynced: &mut Unsynced) -> Result<FileDigest> {
+    let directory = directory_of(to);
+    fs::create_dir_all(directory).map_err(IoError::file("create", directory))?;
+    match fs::remove_file(to) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(IoError::file("replace", to)(error)),
+        _ => {}
+    }
+    if fs::hard_link(from, to).is_err() {
+        let mut source = File::open(from).map_err(IoError::file("open", from))?;
+        let mut file = AtomicFile::create(to)?;
+        io::copy(&mut source, &mut file).map_err(IoError::file("write", to))?;
+        return file.finish_into(unsynced);
+    }
+    unsynced.files.push((to.to_owned(), File::open(to).map_err(IoError::file("open", to))?));
+    digest_file(to)
+}
+
 /// Reads a file once and says what identifies its content.
 ///
 /// Large files are read on one thread and digested on the others, a block at a time.

@@ -152,9 +152,9 @@ fn a_manifest_is_believed_only_as_written() {
     let text = fs::read_to_string(&path).unwrap();
     for (from, to, expected) in [
         ("\"seed\": 7", "\"seed\": 8", "it was edited"),
-        ("\"manifest_version\": 1", "\"manifest_version\": 99", "manifest version 99"),
+        ("\"manifest_version\": 2", "\"manifest_version\": 99", "manifest version 99"),
         ("\"threads\"", "\"surprise\": 1,\n  \"threads\"", "unknown field `surprise`"),
-        ("\"manifest_version\": 1,", "", "it has no `manifest_version`"),
+        ("\"manifest_version\": 2,", "", "it has no `manifest_version`"),
         ("{", "", "is no whole manifest"),
     ] {
         assert!(text.contains(from));

@@ -11,6 +11,7 @@ pub mod ids;
 pub mod manifest;
 pub mod pretrain_profile;
 pub mod profile;
+mod seen_profile;
 pub mod stability_profile;
 pub mod table;
 pub mod tables;

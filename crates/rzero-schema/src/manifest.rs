@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
 /// Version of the manifest's own form.
-pub const MANIFEST_VERSION: u32 = 1;
+pub const MANIFEST_VERSION: u32 = 2;
 
 /// The record of one stage process that finished.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -29,14 +29,14 @@ pub struct Manifest {
     pub shard_index: u32,
     /// Number of shards.
     pub num_shards: u32,
-    /// blake3 over everything that decides the output: stage, place, shard, profile, prompts, model and input digests.
+    /// blake3 over everything that decides the output: stage, place, shard, what the stage sees of the profile, prompts, model and input digests.
     /// Equal fingerprints mean equal outputs.
     pub fingerprint: String,
     /// What built the binary.
     pub build: Build,
     /// The command line.
     pub argv: Vec<String>,
-    /// Digest of the resolved profile.
+    /// Digest of what the stage sees of the resolved profile ([`Profile::seen_by`]).
     pub profile_digest: String,
     /// Overrides that were typed.
     pub overrides: Vec<String>,
@@ -53,6 +53,9 @@ pub struct Manifest {
     pub derived: Vec<FileRecord>,
     /// Files that were written.
     pub outputs: Vec<FileRecord>,
+    /// The run that they were taken from, which had made them from the same; absent where they were made here.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reused_from: Option<String>,
     /// Rows dropped, by reason; also every counted parse failure.
     pub counts: BTreeMap<String, u64>,
     /// Headline figures.

@@ -96,6 +96,7 @@ fn context(run: &Path, num_questions: u64, stage: Stage) -> StageContext {
         threads: None,
         device: DeviceChoice::Cpu,
         project_root: Some(root()),
+        reuse: None,
         overwrite: false,
         dry_run: false,
         quiet: true,

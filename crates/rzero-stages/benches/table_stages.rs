@@ -170,6 +170,7 @@ fn context(args: &Args, run: &Path, stage: Stage) -> StageContext {
         threads: Some(args.threads),
         device: DeviceChoice::Cpu,
         project_root: Some(root),
+        reuse: None,
         overwrite: false,
         dry_run: false,
         quiet: true,

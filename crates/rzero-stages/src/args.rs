@@ -63,6 +63,10 @@ pub struct CommonArgs {
     #[arg(long, env = "RZERO_ROOT", value_name = "DIR")]
     pub project_root: Option<PathBuf>,
 
+    /// Folder of other runs: what one of them has made from the same inputs, by the same build, is taken from there instead of being made again
+    #[arg(long, env = "RZERO_REUSE", value_name = "DIR", help_heading = "How")]
+    pub reuse: Option<PathBuf>,
+
     /// Replace output that was made from other inputs or another profile
     #[arg(long, help_heading = "How")]
     pub overwrite: bool,
@@ -104,6 +108,7 @@ impl CommonArgs {
             threads: threads.filter(|threads| *threads > 0),
             device: DeviceChoice::default(),
             project_root: project_root.map(Path::to_owned),
+            reuse: None,
             overwrite: false,
             dry_run: true,
             quiet: false,

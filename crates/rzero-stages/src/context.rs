@@ -31,16 +31,20 @@ pub struct StageContext {
     pub shard: Shard,
     /// Paths of the run.
     pub layout: RunLayout,
-    /// The resolved profile.
+    /// What the stage sees of the resolved profile ([`Profile::seen_by`]); the rest is blank.
     pub profile: Profile,
     /// Its digest.
     pub profile_digest: String,
+    /// The whole profile, for records.
+    pub run_profile: Profile,
     /// Overrides that were typed.
     pub overrides: Vec<String>,
     /// Threads of the global pool.
     pub threads: usize,
     /// What models run on; the CPU for a stage without one.
     pub device: DeviceChoice,
+    /// Folder of runs from which output may be taken.
+    pub reuse: Option<PathBuf>,
     /// Whether output from other inputs may be replaced.
     pub is_overwrite: bool,
     /// Whether only to say what would be done.
@@ -72,16 +76,19 @@ impl StageContext {
         let place = resolve_place(stage, args, phases, &profile)?;
         let shard = resolve_shard(args)?;
         RunRecord::new(&profile).check(&layout)?;
+        let seen = profile.seen_by(stage, place);
         Ok(Self {
             stage,
             place,
             shard,
             layout,
-            profile_digest: profile.digest(),
-            profile,
+            profile_digest: seen.digest(),
+            profile: seen,
+            run_profile: profile,
             overrides,
             threads: start_threads(args.threads)?,
             device: args.device.for_stage(stage)?,
+            reuse: args.reuse.clone().filter(|folder| !folder.as_os_str().is_empty()),
             is_overwrite: args.overwrite,
             is_dry_run: args.dry_run,
             interrupt: Interrupt::listen()?,

@@ -8,6 +8,7 @@ use crate::context::{StageContext, build, now};
 use crate::exit::{StageFailure, hints};
 use crate::inputs::StageInputs;
 use crate::outputs::StageOutputs;
+use crate::reuse;
 use crate::run_record::RunRecord;
 use rzero_io::atomic::{remove_file, remove_stale_temporaries};
 use rzero_io::error::IoError;
@@ -55,15 +56,22 @@ pub fn run_stage(
         }
         OutputState::Other(problem) => return Err(refusal(context, problem).into()),
     }
-    inputs.require_unpruned()?;
-    RunRecord::new(&context.profile).begin_or_check(&context.layout)?;
+    if context.reuse.is_none() {
+        inputs.require_unpruned()?;
+    }
+    RunRecord::new(&context.run_profile).begin_or_check(&context.layout)?;
     pruned::forget(&context.layout.stage_folder(context.stage, context.place))?;
     remove_what_dead_processes_left(context)?;
     context.interrupt.check()?;
-    tracing::info!(stage = %context.stage, place = %context.place, shard = %context.shard, threads = context.threads, device = %context.device, "running");
-
     let mut outputs = StageOutputs::new(context);
-    work(&inputs, &mut outputs)?;
+    if let Some(run) = reuse::take(context, &manifest, &mut outputs)? {
+        tracing::info!(stage = %context.stage, place = %context.place, from = %run, "taken from another run");
+        manifest.reused_from = Some(run);
+    } else {
+        inputs.require_unpruned()?;
+        tracing::info!(stage = %context.stage, place = %context.place, shard = %context.shard, threads = context.threads, device = %context.device, "running");
+        work(&inputs, &mut outputs)?;
+    }
 
     manifest.outputs = outputs.files;
     manifest.derived = outputs.derived;
@@ -209,12 +217,13 @@ fn planned_manifest(context: &StageContext, inputs: &StageInputs<'_>) -> Manifes
         argv: std::env::args().collect(),
         profile_digest: context.profile_digest.clone(),
         overrides: context.overrides.clone(),
-        profile: Some(context.profile.clone()),
+        profile: Some(context.run_profile.clone()),
         seed: context.profile.seed,
         digests: inputs.digests().clone(),
         inputs: inputs.records(),
         derived: Vec::new(),
         outputs: Vec::new(),
+        reused_from: None,
         counts: Default::default(),
         metrics: Default::default(),
         device: context.device.to_string(),

@@ -32,6 +32,7 @@ pub mod prompt;
 mod questions;
 #[cfg(all(feature = "model", feature = "fetch"))]
 mod remote;
+mod reuse;
 pub mod run_dir;
 pub mod run_record;
 pub mod scores;

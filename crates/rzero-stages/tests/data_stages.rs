@@ -186,7 +186,7 @@ fn what_a_killed_process_left_is_replaced() {
     assert_eq!(fs::read(&part).unwrap(), whole);
 
     // A manifest that a crash of the machine cut short.
-    for torn in ["", "{\"manifest_version\": 1,"] {
+    for torn in ["", "{\"manifest_version\": 2,"] {
         fs::write(folder.join("manifest-00000-of-00001.json"), torn).unwrap();
         let refused = told(&run.command(Stage::Filter, "--iteration 1"));
         assert!(refused.starts_with("exit 3\n") && refused.contains("hint: a crash"), "{refused}");

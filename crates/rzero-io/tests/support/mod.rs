@@ -184,6 +184,7 @@ pub(crate) fn write_shard(layout: &RunLayout, shard: Shard, rows: &[Label], chan
         digests: [("prompt".to_owned(), "p".to_owned())].into(),
         inputs: Vec::new(),
         derived: Vec::new(),
+        reused_from: None,
         outputs: vec![FileRecord {
             path: layout.relative(&written.path).unwrap(),
             digest: written.digest,

@@ -85,6 +85,7 @@ impl Run {
             threads: Some(2),
             device: rzero_stages::device::DeviceChoice::Cpu,
             project_root: Some(self.folder.path().to_owned()),
+            reuse: None,
             overwrite: false,
             dry_run: false,
             quiet: true,

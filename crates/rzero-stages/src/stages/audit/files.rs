@@ -13,6 +13,7 @@ use rzero_io::reader::{checked_num_rows, read_footer};
 use rzero_io::set::check_identity;
 use rzero_schema::ids::Place;
 use rzero_schema::manifest::{FileRecord, Manifest};
+use rzero_schema::profile::Profile;
 use rzero_schema::vocab::Stage;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -171,13 +172,14 @@ fn check_file(audit: &Audit<'_>, known: &KnownShard, record: &FileRecord) -> Res
 /// What a manifest says of itself, of the run and of time.
 fn check_manifest(audit: &Audit<'_>, known: &KnownShard, findings: &mut Findings) {
     let manifest = &known.manifest;
+    let seen = |profile: &Profile| profile.seen_by(known.stage, known.place).digest();
     let mut error = |kind, problem: String, todo: &str| findings.add(Severity::Error, kind, &known.name, problem, todo);
     let todo = "remove it and run the stage again in this run";
     if manifest.seed != audit.record.seed {
         error(Kind::OtherRun, format!("is of seed {}, the run of {}", manifest.seed, audit.record.seed), todo);
-    } else if manifest.profile_digest != audit.record.profile_digest {
+    } else if manifest.profile_digest != seen(&audit.record.profile) {
         error(Kind::OtherRun, "is of another profile than the run".to_owned(), todo);
-    } else if manifest.profile.as_ref().is_some_and(|profile| profile.digest() != manifest.profile_digest) {
+    } else if manifest.profile.as_ref().is_some_and(|profile| seen(profile) != manifest.profile_digest) {
         error(Kind::ManifestEdited, "holds a profile that does not have the digest beside it".to_owned(), todo);
     }
     if let Some(problem) = clock_nonsense(manifest) {

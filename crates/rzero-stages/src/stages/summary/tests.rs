@@ -43,6 +43,7 @@ fn finish_with(
         threads: Some(1),
         device: crate::device::DeviceChoice::Cpu,
         project_root: None,
+        reuse: None,
         overwrite: false,
         dry_run: false,
         quiet: true,

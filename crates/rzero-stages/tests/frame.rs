@@ -17,7 +17,11 @@ use support::{CURRICULUM, Run};
 const STEP: Place = Place::new(1, Phase::Solver, 2);
 
 fn context(run: &Run, overrides: &[&str]) -> StageContext {
-    let mut args = run.args(STEP, 0, 1);
+    context_at(STEP, run, overrides)
+}
+
+fn context_at(place: Place, run: &Run, overrides: &[&str]) -> StageContext {
+    let mut args = run.args(place, 0, 1);
     args.overrides = overrides.iter().map(|text| (*text).to_owned()).collect();
     StageContext::new(Stage::GrpoStep, &args, &[Phase::Solver]).unwrap()
 }
@@ -30,16 +34,18 @@ fn checkpoints_follow_from_role_iteration_and_start() {
     let plain = context(&run, &[]);
     assert_eq!(under(plain.checkpoint_dir(Role::Solver, 0).unwrap()), "model");
     assert_eq!(under(plain.checkpoint_dir(Role::Solver, 2).unwrap()), "run/iter-002/solver/checkpoint");
-    assert_eq!(under(plain.start_checkpoint(Role::Challenger, 3).unwrap()), "run/iter-002/challenger/checkpoint");
     assert_eq!(under(plain.policy_checkpoint(Role::Solver, 1, 1).unwrap()), "model");
     let second = plain.policy_checkpoint(Role::Solver, 1, 2).unwrap();
     assert_eq!(under(second), "run/iter-001/solver/step-01/grpo-step/checkpoint");
 
-    let untrained = context(&run, &["challenger.steps=0"]);
+    // Where an iteration starts from is seen from the second on.
+    let context = |overrides: &[&str]| context_at(Place { iteration: 3, ..STEP }, &run, overrides);
+    assert_eq!(under(context(&[]).start_checkpoint(Role::Challenger, 3).unwrap()), "run/iter-002/challenger/checkpoint");
+    let untrained = context(&["challenger.steps=0"]);
     assert_eq!(under(untrained.checkpoint_dir(Role::Challenger, 3).unwrap()), "model");
-    let from_solver = context(&run, &["challenger.start_from=solver"]);
+    let from_solver = context(&["challenger.start_from=solver"]);
     assert_eq!(under(from_solver.start_checkpoint(Role::Challenger, 3).unwrap()), "run/iter-002/solver/checkpoint");
-    let restarted = context(&run, &["solver.start_from=base"]);
+    let restarted = context(&["solver.start_from=base"]);
     assert_eq!(under(restarted.start_checkpoint(Role::Solver, 3).unwrap()), "model");
 }
 

@@ -141,6 +141,13 @@ fn problems_are_chosen_by_seed_subject_and_amount() {
     // A larger choice holds the smaller one.
     assert!(four.iter().all(|id| ids("--take own/s1=7").contains(id)));
     assert_eq!(ids("--take own/s1=all").len(), 10);
+    // What another set asks is not asked again.
+    folder.items("--folder . --take own/s1=4");
+    fs::rename(folder.path("set.parquet"), folder.path("held-out.parquet")).unwrap();
+    let others = ids("--take own/s1=all --except held-out.parquet");
+    assert_eq!(others.len(), 6);
+    assert!(four.iter().all(|id| !others.contains(id)));
+    assert!(folder.import("--folder . --take own/s1=7 --except held-out.parquet").starts_with("exit 2\n"));
 }
 
 #[test]

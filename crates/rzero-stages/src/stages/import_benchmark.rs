@@ -20,6 +20,8 @@ use adapters::{ADAPTERS, Adapter, adapter_for, adapter_named};
 use benchmark::{Amount, Benchmark};
 use locate::Part;
 use origins::Provenance;
+use rzero_io::atomic::digest_file;
+use rzero_io::reader::read_foreign_table;
 use rzero_schema::tables::EvalItem;
 use rzero_schema::vocab::{Phase, Stage};
 use std::collections::{BTreeMap, BTreeSet};
@@ -47,6 +49,9 @@ pub struct Args {
     /// Parquet file to write
     #[arg(long, value_name = "FILE")]
     output: PathBuf,
+    /// Problem set whose questions are left out, so that what is trained on is not what is measured with
+    #[arg(long, value_name = "FILE")]
+    except: Option<PathBuf>,
     /// Seed of the choice
     #[arg(long, value_name = "N", default_value_t = 1)]
     seed: u64,
@@ -82,11 +87,15 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
             .hint(format!("add --take {idle}"))
             .into());
     }
+    let taken: BTreeSet<String> = match &args.except {
+        Some(file) => read_foreign_table::<EvalItem>(file)?.into_iter().map(|item| item.question).collect(),
+        None => BTreeSet::new(),
+    };
     let mut benchmarks: BTreeMap<&str, Option<Benchmark>> = BTreeMap::new();
     let mut items: Vec<EvalItem> = Vec::new();
     for take in &takes {
         if !benchmarks.contains_key(take.name) {
-            benchmarks.insert(take.name, sources.read(take.name)?);
+            benchmarks.insert(take.name, sources.read(take.name)?.map(|benchmark| benchmark.without(&taken)));
         }
         if let Some(benchmark) = &benchmarks[take.name] {
             items.extend(benchmark.choose(take.subject, take.amount, args.seed, items.len() as u64)?);
@@ -103,7 +112,11 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
             .hint("name a benchmark as a whole or by its subjects, not both")
             .into());
     }
-    let digests: String = benchmarks.values().flatten().flat_map(|benchmark| &benchmark.digests).map(String::as_str).collect();
+    let mut digests: String =
+        benchmarks.values().flatten().flat_map(|benchmark| &benchmark.digests).map(String::as_str).collect();
+    if let Some(file) = &args.except {
+        digests.push_str(&digest_file(file)?.digest);
+    }
     let digest = blake3::hash(digests.as_bytes()).to_hex().to_string();
     write_base_table(&args.output, &items, Stage::ImportBenchmark, Phase::Eval, args.seed, digest)?;
     print_product(args.output.display());

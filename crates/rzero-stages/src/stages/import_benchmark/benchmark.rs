@@ -99,6 +99,17 @@ impl Benchmark {
         Ok(benchmark)
     }
 
+    /// The same without problems that ask one of these questions.
+    pub(super) fn without(mut self, questions: &BTreeSet<String>) -> Self {
+        let num_problems = self.entries.len();
+        self.entries.retain(|entry| !questions.contains(&entry.problem.question));
+        let num_left_out = num_problems - self.entries.len();
+        if num_left_out > 0 {
+            tracing::info!("{}: {num_left_out} problems stand in the other set and are left out", self.name);
+        }
+        self
+    }
+
     /// So many problems of a subject, as rows of the set from `first_row` on: those with the smallest digest of seed and id, in the
     /// order of the files.
     ///

@@ -119,13 +119,15 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
 
 fn tell(args: &Args, findings: &Findings, census: &files::Census, lineage: Option<&chain::Lineage>) -> anyhow::Result<()> {
     let (errors, warnings) = (findings.count(Severity::Error), findings.count(Severity::Warning));
+    let (pruned, reused) = (census.pruned.len(), census.num_reused());
     if args.json {
         print_product(json!({
             "run": args.run,
             "shards": census.shards.len(),
             "files": census.num_files,
             "bytes": census.num_bytes,
-            "pruned": census.pruned.len(),
+            "pruned": pruned,
+            "reused": reused,
             "rows": census.num_rows,
             "replayed": findings.num_replayed,
             "lineage": lineage.map(|lineage| lineage.json()),
@@ -134,9 +136,8 @@ fn tell(args: &Args, findings: &Findings, census: &files::Census, lineage: Optio
             "findings": findings.json(),
         }));
     } else {
-        let pruned = census.pruned.len();
         print_product(format!(
-            "{}: {} shards, {} files, {:.1} MB, {} rows; {} shards run again{}",
+            "{}: {} shards, {} files, {:.1} MB, {} rows; {} shards run again{}{}",
             args.run.display(),
             census.shards.len(),
             census.num_files,
@@ -144,6 +145,7 @@ fn tell(args: &Args, findings: &Findings, census: &files::Census, lineage: Optio
             census.num_rows,
             findings.num_replayed,
             if pruned == 0 { String::new() } else { format!("; {pruned} files were pruned") },
+            if reused == 0 { String::new() } else { format!("; {reused} shards are another run's") },
         ));
         lineage.into_iter().for_each(|lineage| print_product(lineage.line()));
         if !findings.is_empty() {

@@ -50,6 +50,11 @@ impl Census {
         records.map(|(record, shard): (&FileRecord, &KnownShard)| (record.path.as_str(), (record, shard))).collect()
     }
 
+    /// Shards that were taken from other runs.
+    pub(super) fn num_reused(&self) -> usize {
+        self.shards.iter().filter(|shard| shard.manifest.reused_from.is_some()).count()
+    }
+
     /// The shards by the stage and place that they are part of.
     pub(super) fn sets(&self) -> BTreeMap<(u32, Place, Stage), Vec<&KnownShard>> {
         let mut sets: BTreeMap<(u32, Place, Stage), Vec<&KnownShard>> = BTreeMap::new();
